@@ -10,8 +10,8 @@ def parser() -> cli.Parser:
         prog="tfdetect matrix",
         description="Measure how well detectors generalize to unseen generators: train one "
         "detector on each generator of a dataset (or on all but one), test each on every one, and "
-        "write the table with intervals, a heat map, CSV and LaTeX. Of detectors that predict "
-        "masks the table is about IoU and pixel AP: train on each fill of a dataset that "
+        "write the table with intervals, a heat map, CSV and LaTeX. For detectors that predict "
+        "masks, the table is about IoU and pixel AP: train on each fill of a dataset that "
         "'tfdetect synthesize' made, test on all.\n\n"
         "The same command continues an interrupted one; finished runs are reused.",
         examples=[

@@ -44,7 +44,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "RunLike": ((str, Path, Run), "a run, its folder, name or address"),
     "Overrides": ((str, Mapping, Iterable), 'a mapping such as {"training.epochs": 5}'),
 }
-# Of a parameter that takes several values: what it takes instead of a list, what is in the list.
+# A parameter that takes several values: what it takes instead of a list, what is in the list.
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
 _AT_LEAST_1 = {
     "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",

@@ -342,8 +342,8 @@ def compare(
 
     Returns:
         Metrics of each run, and for each pair the differences with intervals and p-values:
-        McNemar's test of the verdicts and DeLong's of the AUC, adjusted by Holm's method. Of runs
-        that predict masks, "masks" has the same of the masks, with Wilcoxon's test of the IoU.
+        McNemar's test of the verdicts and DeLong's of the AUC, adjusted by Holm's method. For
+        runs that predict masks, "masks" has the same about masks, with Wilcoxon's test of IoU.
 
     Raises:
         UserError: fewer than two runs, or one was not evaluated so.

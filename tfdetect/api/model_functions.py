@@ -53,7 +53,7 @@ def create_detector(
 
     Args:
         name: a published detector, of `list_detectors()`, as `train --model` trains it, or a
-            backbone, of `list_backbones()`. Of a name in both the detector is taken.
+            backbone, of `list_backbones()`. If a name is in both, it is the detector.
         image_size: side in pixels, or height and width; by default 224, or what the published
             detector takes.
         classes: number of classes; two have one logit, the logit of fake.

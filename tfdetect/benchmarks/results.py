@@ -109,8 +109,8 @@ def labels(runs: Sequence[RunResult]) -> list[str]:
 def our_figures(table: PublishedTable, entry: RunResult) -> tuple[list[float | None], float | None]:
     """Return a run's figures for the columns of a published table, in its unit, and their mean.
 
-    The mean is missing where one of the columns is. Of a table that has only means, it is that of
-    all subsets of the suite.
+    The mean is missing where one of the columns is. For a table that has only means, it is that
+    of all subsets of the suite.
 
     Args:
         table: the table.

@@ -19,7 +19,7 @@ _NOT_OURS = ("hf", "kaggle", "tfds")
 _USER = re.compile(r"(?<=[a-z0-9]:)(/{1,3})[^/\s@]*:[^/\s@]*@")
 _QUERY = re.compile(r"(https?:/{1,2}[^\s?'\"]+)\?[^\s'\"]*")
 
-# Of addresses with a query, which is not part of the path: by the path, and by how it is shown.
+# Addresses with a query, which is not part of the path: by the path, and by how it is shown.
 _with_query: dict[Path, str] = {}
 _by_name: dict[str, Path] = {}
 

@@ -43,7 +43,7 @@ def load_spec(
     Args:
         name: a shipped spec's name, a path to a spec file, a manifest or a folder, or several of
             these joined by "+".
-        authentic: name of the authentic class, if the folder names do not tell. Of a union, the
+        authentic: name of the authentic class, if the folder names do not tell. For a union, the
             name in the part that needs it, or such names of several parts, separated by commas.
         run_classes: given if the data are to evaluate a run, not to train one; then one class
             alone, or a test split alone, is enough.

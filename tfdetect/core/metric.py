@@ -7,7 +7,7 @@ from tfdetect.core.run_results import Results
 class Metric(float):
     """A metric's value with its 95% interval: a float with the attributes `low` and `high`.
 
-    Of a single image there is no interval: both are None.
+    A single image has no interval: both are None.
     """
 
     low: float | None

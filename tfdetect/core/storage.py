@@ -351,7 +351,8 @@ def _retried(function: Callable[[], Result]) -> Result:
 def _asked(function: Callable[[], Result]) -> Result:
     """Return what a function returns; a request that failed is not taken for a missing file.
 
-    Of web servers fsspec says that a file is missing, whatever happened. The cause tells.
+    For web servers, fsspec says that a file is missing, whatever happened; the cause is in the
+    error that it raised from.
     """
     try:
         return function()

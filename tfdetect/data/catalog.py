@@ -67,7 +67,7 @@ class Catalog:
         masks: by `dataset`, what is known of its masks; without those that have none.
         left_out: images below the roots that are no part of the dataset, with the columns path and
             reason; see `Scan`.
-        other: number of files below the roots that are no images, by kind; see `Scan`. Of a
+        other: number of files below the roots that are no images, by kind; see `Scan`. For a
             prepared dataset, left_out and other are empty.
         max_pixels: images with more pixels are refused before they are decoded.
         carved: by `dataset`, what of its splits is carved, not named by folders, by its table or

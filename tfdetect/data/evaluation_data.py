@@ -69,8 +69,9 @@ def evaluation_data(
 def is_own_dataset(run: Run, catalog: Catalog) -> bool:
     """Return whether a dataset is the one that a run was trained on.
 
-    Of one of the same name, the place tells, and where the run's own place is not here or not
-    known, the content or the number of training images: some of the others may be missing.
+    Among datasets of the same name the folder decides. Where the run's own folder is not here or
+    not known, the content or the number of training images decides: some of the others may be
+    missing.
     """
     known = run.info.dataset
     if catalog.name != known.name:

@@ -13,8 +13,8 @@ from tfdetect.data.scan_result import Scan
 def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
     """Set the splits that the dataset's own lists name.
 
-    A file is in the split whose list names its path, its group or a piece of its group. Of a
-    group with some files in one list, the others are in that split, too.
+    A file is in the split whose list names its path, its group or a piece of its group. If
+    some files of a group are in one list, the others are in that split, too.
     """
     listed = _read_lists(spec, root, found.warnings)
     if not listed:

@@ -98,7 +98,7 @@ def unaugmented_images(
 ) -> tf.data.Dataset:
     """Return batches of a table's images without augmentation, each once.
 
-    Of a table of more than `MAX_IMAGES`, this many at equal distances are taken.
+    If there are more than `MAX_IMAGES`, this many at equal distances are taken.
 
     Args:
         catalog: the catalog that the table belongs to.

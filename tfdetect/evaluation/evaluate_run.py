@@ -35,7 +35,7 @@ from tfdetect.evaluation.videos import VideoNames, measure_videos
 from tfdetect.models.saving import load_detector
 
 _EXAMPLES = 4  # best masks in the report, and as many worst ones
-# Of each split, "best" and "worst": predicted masks with their IoU.
+# By split, "best" and "worst": predicted masks with their IoU.
 MaskExamples = dict[str, list[tuple[MaskPrediction, float]]]
 # Returns the predictions of rows of a catalog; the last argument is `own_validation`.
 PredictRows = Callable[[Run, Catalog, pa.Table, bool], pa.Table]

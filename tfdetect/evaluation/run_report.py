@@ -41,7 +41,7 @@ def write_evaluation(found: Evaluation, output: Path) -> None:
 
     Args:
         found: what `evaluate_run` returned.
-        output: folder to write into; the run's own gets model_card.md, too. Of a finished run that
+        output: folder to write into; the run's own gets model_card.md, too. For a finished run it
             is a staged copy (`run_writer.updating`), which replaces the run in one step.
     """
     _write_report(found, output)

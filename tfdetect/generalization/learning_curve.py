@@ -223,7 +223,7 @@ def fit_power_law(sizes: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray
     """Fit error = scale * size**-exponent + floor by least squares, all three not negative.
 
     For a given exponent the other two follow from linear regression, so the exponents of a grid
-    are tried and no start value is needed. Of three points, the floor is 0.
+    are tried and no start value is needed. With three points, the floor is 0.
 
     Args:
         sizes: float [p].

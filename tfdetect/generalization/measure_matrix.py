@@ -154,8 +154,8 @@ def mean_metrics(cells: Cells) -> dict[str, dict[Kind, float | None]]:
 def unseen_losses(cells: Cells) -> Metrics:
     """Return how much of each metric detectors lose on a domain that they were not trained on.
 
-    Of each domain it is the mean of the detectors that were trained on it minus the mean of the
-    others. The value is the mean over the domains, with Student's 95% interval; a metric that
+    The loss on a domain is the mean of the detectors that were trained on it minus the mean of
+    the others. The value is the mean over the domains, with Student's 95% interval; a metric that
     fewer than three domains have is left out.
     """
     losses = {}

@@ -81,9 +81,8 @@ def read_rgb(
     """Return the pixels of an image file, upright, as RGB.
 
     Alpha is dropped: the stored color of a pixel counts, however transparent it is. Pixels of 16
-    bits keep their upper 8. Of several frames or pages the first one is read, and what a first
-    frame leaves free of its canvas has the format's background color. Color profiles and gamma
-    are not applied.
+    bits keep their upper 8. The first of several frames or pages is read, and what it leaves free
+    of its canvas has the format's background color. Color profiles and gamma are not applied.
 
     Args:
         file: a path, or the bytes of a file.

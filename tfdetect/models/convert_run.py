@@ -101,11 +101,11 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
         images: paths of image files.
 
     Returns:
-        Of each normalization, from the input on: `layer`, its name; `variance`, the variance on
-        the images as a multiple of the kept one (geometric mean over channels); `spread`, the
-        standard deviation of that ratio's natural logarithm over channels; and `mean`, the root
-        mean square difference of the means, in kept standard deviations. Empty where the backbone
-        has no batch normalization of its own or no image can be read.
+        A row for each normalization, from the input on: `layer`, its name; `variance`, the
+        variance on the images as a multiple of the kept one (geometric mean over channels);
+        `spread`, the standard deviation of that ratio's natural logarithm over channels; and
+        `mean`, the root mean square difference of the means, in kept standard deviations. Empty
+        where the backbone has no batch normalization of its own or no image can be read.
     """
     import keras
 

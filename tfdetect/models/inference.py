@@ -111,7 +111,7 @@ def score_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool =
         flips: average with the probabilities of the mirrored images.
 
     Returns:
-        Of one view the means over an image's windows.
+        The scores; where there is one view, they are the means over an image's windows.
     """
     if flips:
         mirrored = predict_views(detector, [view[..., ::-1, :] for view in views])
@@ -125,8 +125,8 @@ def score_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool =
 def outputs_of_views(model: keras.Model, views: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
     """Return the outputs of a model for views of images, [B, crops, H, W, 3] in 0..255 each.
 
-    Of one view these are outputs of each window, [B * crops, ...]; a model of several views is an
-    ensemble, whose members average their own windows.
+    A model of one view returns the outputs of each window, [B * crops, ...]. A model of several
+    views is an ensemble, whose members average their own windows.
     """
     if len(views) > 1:
         parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]

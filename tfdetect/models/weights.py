@@ -88,7 +88,7 @@ def convert(
         names: published name of variables, "layer/variable", where it is to be another one.
 
     Returns:
-        Of each variable its name, the published name, and whether that was known.
+        For each variable its name, the published name, and whether that was known.
 
     Raises:
         UserError: the weights are another network's; the message names what is missing, of another

@@ -118,8 +118,8 @@ def _work(assignment: Assignment, missing: list[int], counted: Any, batches: Any
 def _explained(error: Exception) -> UserError:
     """Return what to tell a user whose job Spark gave up.
 
-    Of an error on another machine Spark hands on the text alone. That one without tfdetect fails
-    before any function of ours could run there, and look.
+    Spark hands on only the text of an error on another machine. A machine without tfdetect fails
+    before any function of ours could run there and look.
     """
     text = str(error)
     if "No module named 'tfdetect'" in text:

@@ -121,7 +121,7 @@ class TrainState(keras.callbacks.Callback):
         # Keras's val_loss includes the padding of the last batch, whose amount is not fixed on
         # several devices; val_log_loss is exact.
         kept = {k: float(v) for k, v in (logs or {}).items() if k != "val_loss"}
-        # Of validation images of one class there is no AUC.
+        # Validation images of one class have no AUC.
         kept = {k: v for k, v in kept.items() if not (k.endswith("auc") and math.isnan(v))}
         self.history.append({"epoch": epoch + 1, **kept})
         self.step = 0

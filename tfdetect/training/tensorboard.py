@@ -94,7 +94,7 @@ def _judged(
 def write_projector(detector: keras.Model, validation: tf.data.Dataset, folder: Path) -> None:
     """Write features of validation images for TensorBoard's projector, with the images.
 
-    Of more than `MAX_POINTS` images some at equal distances are taken.
+    If there are more than `MAX_POINTS` images, some at equal distances are taken.
 
     Args:
         detector: as it is kept.

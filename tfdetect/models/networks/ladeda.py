@@ -10,7 +10,7 @@ from keras import layers
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.tensors import Tensor
 
-# Of each stack: width, number of blocks, stride, and the size of its first block's kernel.
+# For each stack: width, number of blocks, stride, and the size of its first block's kernel.
 _STACKS = ((64, 3, 2, 3), (128, 4, 2, 3), (256, 6, 2, 1), (512, 3, 1, 1))
 
 

@@ -89,8 +89,8 @@ def shipped_detectors(
     Args:
         images: files, folders or patterns. For images at addresses it is one detector.
         masks: whether altered regions are wanted; then it is the localizer.
-        one_for_all: whether one detector judges all images, whatever their sizes. It is chosen by
-            the first of them.
+        one_for_all: whether one detector classifies all images, whatever their sizes. The first
+            of them decide which.
 
     Raises:
         UserError: an input does not exist, or this installation has no such run.

@@ -269,7 +269,7 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
 def most_confident_errors(
     table: pa.Table, source: "Files | Records", classes: tuple[str, ...]
 ) -> list[Picture]:
-    """Return `MAX_ERRORS` wrongly judged images with the highest confidence, the worst first.
+    """Return `MAX_ERRORS` misclassified images with the highest confidence, the worst first.
 
     Args:
         table: predictions with labels.
@@ -287,8 +287,8 @@ def most_confident_errors(
         thumbnail.thumbnail((256, 256))
         truth = classes[row["label"]]
         pictures.append(Picture.of_image(
-            thumbnail, f"An image of the class {truth} that was judged {row['verdict']}",
-            title=f"{truth}, judged {row['verdict']}",
+            thumbnail, f"An image of the class {truth} that was classified as {row['verdict']}",
+            title=f"{truth}, classified as {row['verdict']}",
             caption=f"P(fake) {row['p_fake']:.3f}",
             pixelated=max(thumbnail.size) < 100,
         ))  # fmt: skip

@@ -15,7 +15,7 @@ _RESAMPLES = 200
 def metadata_baseline(rows: pa.Table) -> BaselineResult | None:
     """Return the metrics of a decision tree that sees format, width, height and nothing else.
 
-    Each image is judged by a tree that was fitted without its group.
+    Each image is classified by a tree that was fitted without its group.
 
     Args:
         rows: the rows of the catalog.

@@ -77,10 +77,10 @@ def binary_metrics(
 def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Weighted[str]:
     """Prepare the metrics of verdicts, bool [n], of images that are fake or not, bool [n]."""
     pairs = ((fake, called_fake), (~fake, called_fake), (fake, ~called_fake), (~fake, ~called_fake))
-    judged = [np.flatnonzero(kind & called) for kind, called in pairs]
+    cells = [np.flatnonzero(kind & called) for kind, called in pairs]
 
     def metrics(weights: np.ndarray) -> dict[str, Any]:
-        tp, fp, fn, tn = (np.take(weights, rows, axis=-1).sum(-1) for rows in judged)
+        tp, fp, fn, tn = (np.take(weights, rows, axis=-1).sum(-1) for rows in cells)
         recall, specificity = tp / (tp + fn), tn / (tn + fp)
         return {
             "accuracy": (tp + tn) / weights.sum(-1),

@@ -98,7 +98,7 @@ class PredictionColumns:
     """Collects what a detector computed of images, and makes a table of it.
 
     Args:
-        run: says how images are calibrated and judged.
+        run: says how images are calibrated and classified.
         count: number of images.
         masks: whether the detector predicts masks.
         mask_known: bool [n], whether an image's true mask is known; none without the truth.
@@ -223,7 +223,7 @@ def recalibrate(table: "pa.Table", run: Run, shorter_side: np.ndarray | None = N
     return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
 
 
-def judge_again(table: "pa.Table", run: Run) -> "pa.Table":
+def with_verdicts_of_run(table: "pa.Table", run: Run) -> "pa.Table":
     """Return predictions with the verdicts that a run gives to their probabilities as they are.
 
     Args:

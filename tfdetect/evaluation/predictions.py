@@ -126,7 +126,7 @@ def predict_source(
     """Predict every image of a source.
 
     Args:
-        run: says how images are viewed, calibrated and judged.
+        run: says how images are viewed, calibrated and classified.
         detector: the run's model, or what it is compiled to.
         source: the encoded images.
         batch_size: images a batch, at most.

@@ -12,7 +12,7 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.evaluate_run import Evaluation
 from tfdetect.evaluation.mask_metrics import BINS
 from tfdetect.evaluation.measure import measure
-from tfdetect.evaluation.prediction_columns import judge_again, recalibrate
+from tfdetect.evaluation.prediction_columns import recalibrate, with_verdicts_of_run
 from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.evaluation.videos import VideoNames, measure_videos
 
@@ -63,7 +63,7 @@ def _as_now(table: pa.Table, run: Run) -> pa.Table:
         return new
     if "mask_shown" in table.column_names:
         table = with_columns(table, altered_fraction=raw["altered_fraction"])
-    return judge_again(table, run)
+    return with_verdicts_of_run(table, run)
 
 
 def without_calibration(table: pa.Table, run: Run) -> pa.Table:

@@ -182,7 +182,7 @@ def verdict_model(run: Run, detector: keras.Model) -> keras.Model:
     """Return a Keras model with the inputs and outputs that `models.exports` describes.
 
     Args:
-        run: says how images are viewed, calibrated and judged.
+        run: says how images are viewed, calibrated and classified.
         detector: its model; with masks it has one view.
     """
     settings, distance = verdicts_of(run)

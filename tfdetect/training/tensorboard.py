@@ -20,7 +20,7 @@ _SPRITE_SIDE = 64  # pixels of an image of the projector, at most; the whole pic
 
 
 class ErrorImages(keras.callbacks.Callback):
-    """Writes the validation images that are judged wrongly with the highest confidence.
+    """Writes the validation images that are misclassified with the highest confidence.
 
     The verdict is fake from P(fake) 0.5 on, before calibration.
 
@@ -29,7 +29,7 @@ class ErrorImages(keras.callbacks.Callback):
         validation: batches of images, targets and weights.
         folder: the folder of the log.
         every: epochs between pictures.
-        average: moving average of the weights, which judges in their place.
+        average: moving average of the weights, which predicts in their place.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ def _worst(
 ) -> dict[str, list[tuple[float, np.ndarray]]]:
     """Return P(fake) and pixels, uint8 [H, W, 3], of the worst errors of both kinds."""
     found: dict[str, list[tuple[float, np.ndarray]]] = {"false alarms": [], "missed fakes": []}
-    for images, fake, outputs in _judged(detector, validation):
+    for images, fake, outputs in _predicted(detector, validation):
         p_fake = 1 - probabilities(outputs["label"])[:, 0].numpy()
         for kind, wrong in (
             ("false alarms", (p_fake >= 0.5) & ~fake), ("missed fakes", (p_fake < 0.5) & fake),
@@ -76,7 +76,7 @@ def _worst(
     return found
 
 
-def _judged(
+def _predicted(
     detector: keras.Model, validation: tf.data.Dataset
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, tf.Tensor]]]:
     """Yield batches of images uint8 [n, H, W, 3], whether each is fake, and outputs; no padding."""
@@ -105,7 +105,7 @@ def write_projector(detector: keras.Model, validation: tf.data.Dataset, folder: 
 
     kept: list[tuple[np.ndarray, bool, float, np.ndarray]] = []
     seen, step, side = 0, 1, _SPRITE_SIDE
-    for images, fake, outputs in _judged(with_features(detector), validation):
+    for images, fake, outputs in _predicted(with_features(detector), validation):
         side = min(_SPRITE_SIDE, *images.shape[1:3])
         small = antialiased(images, [side, side]).numpy().round()
         features = np.asarray(features_of_images(outputs, tf.shape(images)[0]))

@@ -90,7 +90,7 @@ def test_a_migrated_run_predicts_as_before(old_run, tmp_path):
     run = open_run(old_run)
     table = pq.read_table(old_run / "predictions" / "test.parquet")
     paths = [str(tmp_path / path) for path in table["path"].to_pylist()]
-    found = predict_files(run, load_detector(run), paths, 32)
+    found = predict_files(run, load_detector(run), paths, batch_size=32)
     assert found["p_fake"].to_pylist() == pytest.approx(table["p_fake"].to_pylist(), abs=1e-5)
     assert found["verdict"].to_pylist() == table["verdict"].to_pylist()
 

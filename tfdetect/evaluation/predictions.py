@@ -83,6 +83,7 @@ def predict_files(
     run: Run,
     detector: keras.Model | CompiledDetector,
     paths: list[str],
+    *,
     batch_size: int = 64,
     progress: bool = True,
     on_mask: Callable[[MaskPrediction], None] | None = None,

@@ -55,6 +55,7 @@ def image_parts(run: Run, image: np.ndarray) -> list[np.ndarray]:
 def predict_files(
     detector: LightDetector,
     paths: Sequence[str],
+    *,
     batch_size: int = 64,
     progress: bool = True,
     on_mask: Callable[[MaskPrediction], None] | None = None,

@@ -122,8 +122,9 @@ class PredictFiles:
 
         detector = LightDetector(run, threads)
         return lambda paths: predict_files(
-            detector, paths, self.batch_size, False, max_pixels=self.max_pixels, threads=threads
-        ).to_arrow()
+            detector, paths, batch_size=self.batch_size, progress=False,
+            max_pixels=self.max_pixels, threads=threads,
+        ).to_arrow()  # fmt: skip
 
     def _with_tensorflow(self, run: Run, threads: int) -> Callable[[list[str]], pa.Table]:
         from tfdetect.core.quiet import import_tensorflow
@@ -134,8 +135,9 @@ class PredictFiles:
 
         compiled = CompiledDetector(run, load_detector(run))
         return lambda paths: predict_files(
-            run, compiled, paths, self.batch_size, False, max_pixels=self.max_pixels
-        ).to_arrow()
+            run, compiled, paths, batch_size=self.batch_size, progress=False,
+            max_pixels=self.max_pixels,
+        ).to_arrow()  # fmt: skip
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
         return failed_row(schema, path=item["path"][0].as_py(), error=ENDED)

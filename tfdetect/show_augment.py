@@ -35,7 +35,8 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.files import check_writable, replacing
+    from tfdetect.core.disk import replacing
+    from tfdetect.core.files import check_writable
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.core.storage import publish
     from tfdetect.data.plan import find_data, make_plan

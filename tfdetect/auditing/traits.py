@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import Paths, read_all, read_cache, write_cache
-from tfdetect.imaging.formats import MAX_PIXELS, read_bytes
+from tfdetect.imaging.formats import read_bytes
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened, read_rgb
 

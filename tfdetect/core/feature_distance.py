@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import replacing
 from tfdetect.core.text import shell_command
 
 FILE = "domain.npy"

@@ -8,14 +8,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import ModelNotAvailable, UserError
-from tfdetect.core.files import replacing
 from tfdetect.core.image_names import is_image
 from tfdetect.core.walk import Walk
 from tfdetect.data.face_detectors import FaceCrop, face_detector
 from tfdetect.data.litert import load_litert, mediapipe_file
 from tfdetect.data.parallel import Work
-from tfdetect.imaging.pillow import ImageError, read_rgb
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.pillow import read_rgb
 
 _CHUNK = 16  # images a task
 LANDMARK_MODEL = mediapipe_file("face_landmark.tflite")

@@ -8,12 +8,12 @@ import psutil
 import tensorflow as tf
 
 from tfdetect.core.data_settings import cuts_windows
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
-from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, view_parts, window
 from tfdetect.imaging.graph import rare_branch, traced_as_written
 from tfdetect.imaging.image_facts import image_facts

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
-from tfdetect.core.files import replacing
+from tfdetect.core.disk import replacing
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.text import to_os
 

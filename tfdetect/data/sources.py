@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.imaging.decode_mask import decode_mask
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError, file_problem, read_bytes
+from tfdetect.imaging.formats import ImageError, file_problem, read_bytes
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding
 from tfdetect.imaging.read import decoding_error

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import replacing
 from tfdetect.core.text import shell_command
 from tfdetect.imaging.facts import Facts
 

@@ -12,8 +12,9 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.addresses import address_of
 from tfdetect.core.columns import Table
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import check_writable, replacing
+from tfdetect.core.files import check_writable
 from tfdetect.core.storage import publish
 from tfdetect.core.text import printable, shell_command, with_escapes
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.columns import Column, Table
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
@@ -21,7 +22,6 @@ from tfdetect.evaluation.prediction_columns import (
     cpu_batch,
     rows_kept,
 )
-from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import with_extra
 from tfdetect.core.run import Run
 from tfdetect.core.text import capitalized
@@ -22,7 +23,7 @@ from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.forensics.copies import find_copies
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.jpeg_history import MIN_SIDE, JpegHistory, jpeg_history
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
+from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
 
 if TYPE_CHECKING:

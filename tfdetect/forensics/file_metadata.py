@@ -14,9 +14,10 @@ from typing import Any
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import with_extra
 from tfdetect.core.text import printable
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError, admitted, read_bytes
+from tfdetect.imaging.formats import ImageError, admitted, read_bytes
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened
 

@@ -9,6 +9,7 @@ from functools import cache
 
 import tensorflow as tf
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.imaging.decode import (
     Special,
     decode,
@@ -27,7 +28,6 @@ from tfdetect.imaging.formats import (
     LARGE_PALETTE,
     MAX_CHUNKS,
     MAX_METADATA,
-    MAX_PIXELS,
     MAX_SEGMENTS,
     MAX_SIDE,
     ODD_BMP,

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.imaging import mask_coding
-from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.mask_coding import MaskCoding
 from tfdetect.imaging.read import decode_any
 

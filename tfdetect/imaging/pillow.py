@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import first_line
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import with_extra
-from tfdetect.imaging.formats import (
-    MAX_PIXELS,
-    Header,
-    ImageError,
-    admitted,
-    check_size,
-    read_bytes,
-)
+from tfdetect.imaging.formats import Header, ImageError, admitted, check_size, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.imaging.decode import (
     Special,
     decode,
@@ -19,7 +20,7 @@ from tfdetect.imaging.decode import (
     refuse,
     turn,
 )
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError, admitted
+from tfdetect.imaging.formats import ImageError, admitted
 from tfdetect.imaging.graph import rare_branch
 from tfdetect.imaging.pillow import read_rgb
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.columns import Column, Table
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
@@ -19,7 +20,7 @@ from tfdetect.evaluation.prediction_columns import (
     rows_kept,
 )
 from tfdetect.imaging.facts import facts_of
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
+from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.resample import view_parts

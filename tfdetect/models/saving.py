@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 
 from tfdetect.core import plugins
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
 from tfdetect.models.grouped_convolutions import run_groups_as_depthwise

@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_bytes
-from tfdetect.data.locate import cache_dir
 
 
 @dataclass(frozen=True)

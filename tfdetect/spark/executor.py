@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tfdetect
+from tfdetect.core.disk import disk_error, replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import disk_error, replacing
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.spark.job import ITEMS, MANIFEST, part_path
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from tfdetect.core.files import replacing
+from tfdetect.core.disk import replacing
 
 _FORGERIES = 8  # on a sheet
 

@@ -12,10 +12,11 @@ from PIL import Image, ImageOps
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import is_derived_folder, is_mask_folder
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import file_name, from_os, plain_name, to_os
 from tfdetect.data.image_files import images_below
 from tfdetect.data.scan import is_mask_of_neighbor
-from tfdetect.imaging.formats import MAX_PIXELS, ImageError
+from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
 
 _READERS = 8  # threads

@@ -31,17 +31,10 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.core import console
+from tfdetect.core.disk import disk_error, remove_leftovers, replacing
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import ModelNotAvailable, UserError
-from tfdetect.core.files import (
-    csv_text,
-    disk_error,
-    remove_leftovers,
-    replacing,
-    write_bytes,
-    write_json,
-    write_text,
-)
+from tfdetect.core.files import csv_text, write_bytes, write_json, write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.limits import MAX_PIXELS

@@ -163,7 +163,7 @@ def _call(
 
 
 def _checked(
-    known: registry.Registry[Any], name: str, key: str, options: dict[str, Any], positional: int,
+    known: Registry[Any], name: str, key: str, options: dict[str, Any], positional: int,
     more: Iterable[str] = (),
 ) -> tuple[Callable, dict[str, Any]]:  # fmt: skip
     """Return a registered function and its options, checked; see `_call`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.spec import AuthenticBy, ClassSpec
+from tfdetect.core.text import listed
 
 _SHOWN = 20  # class names in a message
 
@@ -143,9 +144,9 @@ def _authentic_class(names: list[str], authentic: str | None, where: Path) -> st
         if all(name.isdecimal() for name in names)
         else ""
     )
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     raise UserError(
-        f"{what} among {shown} in {where}. Say which one is: --authentic NAME.{numbers}"
+        f"{what} among {listed(names, _SHOWN)} in {where}. Say which one is: --authentic "
+        f"NAME.{numbers}"
     )
 
 

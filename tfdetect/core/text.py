@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,13 @@ def capitalized(text: str) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return "1 image", or "1,234 images"; `plural` is for nouns that do not only get an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """Return names separated by commas; if there are more than `most`, how many are left out."""
+    shown = list(map(printable, names))
+    more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def images_are(count: int, total: int) -> str:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import listed
 from tfdetect.data.scan_result import SAME_FILE, Scan
 
 
@@ -33,10 +34,7 @@ def count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:
     if again:
         _leave_out(found, again)
     if leaks:
-        found.warnings.append(
-            f"several splits have the same files through links: {', '.join(leaks[:3])}"
-            + (f" and {len(leaks) - 3:,} more" if len(leaks) > 3 else "")
-        )
+        found.warnings.append(f"several splits have the same files through links: {listed(leaks)}")
 
 
 def _rows_by_file(found: Scan) -> list[dict[int, dict]]:

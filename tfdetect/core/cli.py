@@ -423,7 +423,7 @@ fraction = number_from(0, 1)
 
 
 def names(text: str) -> list[str]:
-    """Argument type: names separated by commas."""
+    """Return names that are separated by commas."""
     return [name for each in text.split(",") if (name := each.strip())]
 
 
@@ -458,7 +458,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
 
 @contextmanager
 def continuing(kept: str) -> Iterator[None]:
-    """Where a signal ends what is done meanwhile, say that the same command continues it.
+    """Say that the same command continues the work, if a signal ends it meanwhile.
 
     Args:
         kept: what is kept, with its verb: "Finished trials are".
@@ -518,7 +518,7 @@ _NO_GPU_MEMORY = ("out of memory", "Dst tensor is not initialized")
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether TensorFlow could not allocate memory; it is not imported to find out."""
+    """Return whether TensorFlow could not allocate memory; it is not imported to find out."""
     if (tf := sys.modules.get("tensorflow")) is None:
         return False
     if isinstance(error, tf.errors.InternalError):

@@ -284,7 +284,7 @@ def track(
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal that can redraw a line."""
+    """Return whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 

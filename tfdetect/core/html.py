@@ -355,7 +355,7 @@ def _tick(function: Callable[[float, int], str], value: float, position: int) ->
 
 
 def _kind(cells: list[str]) -> str:
-    """The style of a column: "number", "wide" (long text) or ""."""
+    """Return the style of a column: "number", "wide" (long text) or ""."""
     if all(_NUMBER.match(cell) for cell in cells) and any(cells):
         return "number"
     return "wide" if max(map(len, cells), default=0) > 40 else ""
@@ -367,7 +367,7 @@ def _number(cell: str) -> str:
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
-    """A unique anchor for each section, made of its title."""
+    """Return a unique anchor for each section, made of its title."""
     anchors: list[str] = []
     for section in sections:
         base = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"

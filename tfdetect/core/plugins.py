@@ -77,7 +77,7 @@ def check_loaded(sources: Iterable[str]) -> None:
 
 
 def is_loaded(source: str) -> bool:
-    """Whether a plug-in was imported by this process, by name or by its file's place."""
+    """Return whether a plug-in was imported by this process, by name or by its file's place."""
     if not source.endswith(".py"):
         return source in sys.modules
     if _module_name(Path(source)) in sys.modules:
@@ -91,7 +91,7 @@ def _listed() -> list[str]:
 
 
 def _identity(source: str) -> str:
-    """The absolute path of a file, or the name of a module."""
+    """Return the absolute path of a file, or the name of a module."""
     if not source.endswith(".py"):
         return source
     path = user_path(source).resolve()

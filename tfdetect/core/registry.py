@@ -57,7 +57,7 @@ _CLIP = _standardization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261
 
 
 def _application(network: str, min_size: int = 32, **scaling: Any) -> BackboneEntry:
-    """A network of `keras.applications`, by the name of its function there."""
+    """Return a network of `keras.applications`, by the name of its function there."""
     target = "tfdetect.models.backbones:keras_application"
     return BackboneEntry(target, {"network": network}, min_size, presets=("imagenet",), **scaling)
 
@@ -66,7 +66,7 @@ def _hub(
     network: str, preset: str | None, layout: dict[str, Any], min_size: int = 32, multiple: int = 1,
     features: str = "map", name: str | None = None, scaling: dict[str, Any] = _IMAGENET,
 ) -> BackboneEntry:  # fmt: skip
-    """A backbone class of keras-hub; see `tfdetect.models.backbones.keras_hub_backbone`."""
+    """Return a backbone class of keras-hub; see `tfdetect.models.backbones.keras_hub_backbone`."""
     arguments = {
         "network": network, "preset": preset, "layout": layout, "features": features, "name": name,
     }  # fmt: skip

@@ -54,7 +54,7 @@ class _Meeting:
             server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Say who this is; of the chief: keep those who are ready until all are."""
+        """Answer with the name of this worker; the chief answers when all workers are ready."""
         with suppress(OSError, ValueError):
             words = (await reader.readline()).split()
             if words[:1] == [b"ready"] and self.cluster.is_chief:

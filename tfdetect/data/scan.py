@@ -382,7 +382,7 @@ def is_mask_of_neighbor(root: str | Path, path: str) -> bool:
 
 
 def _name_masks(found: Scan) -> None:
-    """Say of those images that are left out whether they are masks of the dataset's images."""
+    """Set the reason of images that are left out because they are masks of other images."""
     masks = pc.unique(found.files["mask"].drop_null())
     if not len(masks) or not found.left_out.num_rows:
         return

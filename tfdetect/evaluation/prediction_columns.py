@@ -78,7 +78,7 @@ def cpu_batch(run: Run, batch_size: int) -> int:
 
 @contextmanager
 def rows_kept(on_stop: Callable[[Table], None] | None, rows: Callable[[], Table]) -> Iterator[None]:
-    """Give away the rows so far if a signal, such as Ctrl-C, ends the work within.
+    """Hand over the rows so far if a signal, such as Ctrl-C, ends the work within.
 
     Args:
         on_stop: called with them; those of images that were not reached have neither P(fake) nor

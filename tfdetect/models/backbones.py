@@ -102,7 +102,7 @@ def no_such_weights(name: str, weights: str, presets: Collection[str]) -> UserEr
 
 
 def _fixed(function: Callable) -> list[str]:
-    """Names of the arguments that a registry entry binds."""
+    """Return the names of the arguments that a registry entry binds."""
     return list(getattr(function, "keywords", {}))
 
 

@@ -143,7 +143,7 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def is_matched_by_order(run: Run) -> bool:
-    """Whether some of a converted run's weights were matched by order and shape."""
+    """Return whether some of a converted run's weights were matched by order and shape."""
     return ",order\n" in (run.path / "conversion.csv").read_text(encoding="utf-8")
 
 

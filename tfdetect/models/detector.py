@@ -206,7 +206,7 @@ def check_model(model: Model) -> None:
 
 
 def _is_path(weights: str) -> bool:
-    """Whether `model.weights` is a path of a run or a .keras file, not a preset's name."""
+    """Return whether `model.weights` is a path of a run or a .keras file, not a preset's name."""
     if weights.startswith(("kaggle://", "hf://")) or weights in ("none", "imagenet"):
         return False
     is_file_or_run = weights.endswith(".keras") or os.sep in weights or weights in SHIPPED

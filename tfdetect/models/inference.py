@@ -18,12 +18,15 @@ from tfdetect.models.top_pixels import TopPixels
 
 
 def predicts_masks(detector: keras.Model) -> bool:
-    """Whether a detector predicts which pixels were altered."""
+    """Return whether a detector predicts which pixels were altered."""
     return any(name.startswith("mask") for name in detector.output)
 
 
 def verdict_from_masks(detector: keras.Model) -> bool:
-    """Whether the verdict follows from the mask: P(fake) 0.5 is P(altered) 0.5 of some pixels."""
+    """Return whether the verdict follows from the mask.
+
+    Then P(fake) is 0.5 where P(altered) of some pixels is 0.5.
+    """
     return any(isinstance(layer, TopPixels) for layer in detector.layers)
 
 

@@ -84,7 +84,7 @@ class SimplestPatch(Float32Layer):
         return ops.take_along_axis(x, down, axis=2)
 
     def _texture(self, x: Tensor) -> Tensor:
-        """Texture [B, H - side + 1, W - side + 1, 1] of the patch that begins at each pixel."""
+        """Return the texture of the patch at each pixel, [B, H - side + 1, W - side + 1, 1]."""
         n = self.side
         pairs = [  # neighboring pixels, and the shape of their differences in a patch
             (x[:, :, 1:], x[:, :, :-1], (n, n - 1)), (x[:, 1:], x[:, :-1], (n - 1, n)),

@@ -63,7 +63,7 @@ class PublishedFile:
     unused: str = r"num_batches_tracked$"
 
     def is_unused(self, key: str, value: np.ndarray) -> bool:
-        """Whether our network has no variable for a tensor, because it is fixed or unused."""
+        """Return whether our network has no variable for a tensor: it is fixed or unused."""
         fixed = value.shape == (256, 1, 5, 5) and np.allclose(value, LOCAL[None, None], atol=1e-3)
         return fixed or re.search(self.unused, key) is not None
 

@@ -25,7 +25,7 @@ _HALF = re.compile(r"(?<![a-z])(encoder|decoder)")  # of "taesd_encoder", not of
 
 
 def is_tiny(file: Path) -> bool:
-    """Whether a file's name says that it is half of a tiny autoencoder."""
+    """Return whether a file's name says that it is half of a tiny autoencoder."""
     return file.suffix in (".safetensors", ".pth") and _HALF.search(file.name) is not None
 
 

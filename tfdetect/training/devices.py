@@ -255,7 +255,7 @@ def choose_precision(wanted: str, gpus: int, depthwise: bool = False) -> str:
 
 
 def cpu_computes_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16; false where that is unknown (not on Linux)."""
+    """Return whether this processor computes in bfloat16; false where unknown (not on Linux)."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()

@@ -22,7 +22,7 @@ class Monitor:
     title: str = field(kw_only=True)
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a value is finite and better than the best one so far; none is no value yet."""
+        """Return whether a value is finite and better than the best so far; none: no value yet."""
         if not math.isfinite(value):
             return False
         if best is None:

@@ -153,7 +153,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; other processes wait until it ends."""
+        """Run a transaction; other processes wait until it ends."""
         with self._connect() as database:
             database.execute("begin immediate")
             try:

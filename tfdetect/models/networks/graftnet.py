@@ -96,7 +96,7 @@ def mask(image: Tensor, features: Tensor, maps: list) -> dict:
 
 
 def _block(x: Tensor, width: int, stride: int, name: str) -> Tensor:
-    """Two separable convolutions with a 1x1 convolution as shortcut, as in Xception."""
+    """Return two separable convolutions with a 1x1 convolution as shortcut, as in Xception."""
     skip = norm(conv(x, width, 1, f"{name}_skip", stride), f"{name}_skip_norm")
     for number in (1, 2):
         x = layers.ReLU(name=f"{name}_{number}_relu")(x)

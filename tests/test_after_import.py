@@ -1,7 +1,9 @@
 """What is done once somebody imports a module."""
 
 import importlib
+import importlib.util
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -42,3 +44,20 @@ def test_a_module_that_is_not_there_is_missing_as_before(done):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module("nowhere_at_all")
     assert done == []
+
+
+def test_a_module_that_is_only_looked_for_is_acted_on_when_it_is_imported(done):
+    after_import("imported_later", lambda: done.append(sys.modules["imported_later"].value))
+    for _ in range(2):
+        assert importlib.util.find_spec("imported_later") is not None
+    assert done == []
+    importlib.import_module("imported_later")
+    assert done == [3]
+
+
+def test_keras_knows_the_layers_in_every_order_of_imports():
+    code = (
+        "import tfdetect, tensorflow, keras\n"
+        "assert keras.saving.get_registered_object('tfdetect>VerdictLayer') is not None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

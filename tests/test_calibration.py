@@ -44,8 +44,8 @@ from tfdetect.evaluation.operating_points import (
     choose_threshold,
     operating_points,
 )
-from tfdetect.evaluation.prediction_columns import uncalibrated
-from tfdetect.evaluation.run_description import threshold_sentence
+from tfdetect.evaluation.prediction_columns import recalibrate, uncalibrated
+from tfdetect.evaluation.run_description import band_chosen_on, threshold_sentence
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
@@ -536,6 +536,21 @@ def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsy
     settings = CalibrationSettings(dataset="mine", method="auto")
     calibrate_run(run, rows, raw_table(logits[:60] + 8), settings, log=lambda text: None)
     assert "probabilities moved, and the threshold did not" in capsys.readouterr().err
+    # Each operating point separates the same images as before, also without a calibration.
+    for each in (run, run.with_info(calibration=None, prior=None)):
+        table = raw_table(logits[:60] + 3)
+        few = catalog_rows(fake[:60])
+        after = calibrate_run(each, few, table, CalibrationSettings(dataset="mine", method="shift"),
+                              log=lambda text: None)  # fmt: skip
+        for name in each.info.operating_points:
+            reached = [
+                recalibrate(table, of)["p_fake"].to_numpy()
+                >= np.float32(of.info.operating_points[name].threshold)
+                for of in (each, after)
+            ]
+            np.testing.assert_array_equal(*reached)
+            assert band_chosen_on(after).endswith("before a shift moved P(fake)")
+            assert "mine" not in band_chosen_on(after)
     found = adapted(-8).info  # raw logits; calibration halves them
     assert found.adaptation.shift == pytest.approx(4, abs=1)
     assert found.threshold == found.operating_points["fpr_5"].threshold
@@ -595,7 +610,16 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     assert low < adapted.adaptation.shift < high
     moved = adapted.calibration.shift - (info.calibration.shift if info.calibration else 0)
     assert moved == pytest.approx(adapted.adaptation.shift, abs=1e-5)
-    assert adapted.threshold == info.threshold
+    # The rate that was promised for authentic images stays: the same ones are called fake.
+    assert adapted.threshold != info.threshold
+    assert adapted.adaptation.earlier.false_positive_rate == 0.05
+    assert run_command(predict_command, [str(copy), str(reals), "--json", "--quiet"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in again] == [row["verdict"] for row in rows]
+    assert not any("size" in row["domain_reasons"] for row in again)
+    card = (copy / "model_card.md").read_text()
+    assert "so that at most 5.0% of new images" in card and "A shift of" in card
+    assert "fakes of mine" not in card.partition("Abstention")[2].partition("was added")[0]
     assert run_command(calibrate_command, command) == 0  # there is nothing left to shift
     shown = capsys.readouterr()
     assert "cannot be told from none" in shown.err and "(unchanged)" in shown.out

@@ -24,7 +24,11 @@ def after_import(name: str, action: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds a module as it would be found without this finder, once."""
+    """Finds a module as it would be found without this finder, until the module is imported.
+
+    To be found is not to be imported: TensorFlow asks whether Keras is there, before it, or
+    another package, imports it.
+    """
 
     def __init__(self, name: str, action: Callable[[], None]):
         self._name, self._action = name, action
@@ -34,17 +38,27 @@ class _Finder:
     ) -> ModuleSpec | None:
         if name != self._name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None and not _we_import():
+        spec = self._find_without_this(name)
+        if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_act(module: ModuleType) -> None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                ours = _we_import()
                 execute(module)
-                self._action()
+                if not ours:
+                    self._action()
 
             spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec
+
+    def _find_without_this(self, name: str) -> ModuleSpec | None:
+        sys.meta_path.remove(self)
+        try:
+            return importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
 
 
 def _we_import() -> bool:

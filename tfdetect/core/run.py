@@ -130,8 +130,10 @@ class Run:
         if training is None or training.shorter_side is None:
             return None
         sides = [training.shorter_side]
-        if adapted is not None and adapted.shorter_side is not None:
-            sides.append(adapted.shorter_side)
+        while adapted is not None:
+            if adapted.shorter_side is not None:
+                sides.append(adapted.shorter_side)
+            adapted = adapted.earlier
         low, high = min(s[0] for s in sides), max(s[2] for s in sides)
         return low / SIZE_TOLERANCE, high * SIZE_TOLERANCE
 

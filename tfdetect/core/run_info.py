@@ -83,6 +83,8 @@ class OperatingPoint(Document):
 
     Attributes:
         authentic, fakes: numbers of images that it was chosen on; none in older runs.
+        dataset: name of the dataset that `calibrate` chose it on; "" for the run's own validation
+            split; none in older runs.
     """
 
     threshold: float = Field(ge=0, le=MAX_THRESHOLD)
@@ -90,6 +92,7 @@ class OperatingPoint(Document):
     tpr: float = Field(ge=0, le=1)
     authentic: int | None = Field(None, ge=1)
     fakes: int | None = Field(None, ge=1)
+    dataset: str | None = None
 
 
 class MaskThreshold(Document):
@@ -128,6 +131,7 @@ class Adaptation(Document):
         log_loss: before and after the shift, in nats, on these images.
         shorter_side: the shorter sides of these images: smallest, median and largest, in pixels;
             none in older runs.
+        earlier: the last adaptation of the other kind, if it still has an effect.
     """
 
     kind: Literal["threshold", "shift"]
@@ -141,6 +145,12 @@ class Adaptation(Document):
     shift_interval: tuple[float, float] | None = None
     log_loss: tuple[float, float] | None = None
     shorter_side: tuple[int, int, int] | None = None
+    earlier: "Adaptation | None" = None
+
+    def still(self, kind: Literal["threshold", "shift"]) -> "Adaptation | None":
+        """Return the adaptation of a kind, this one or the earlier one, by itself."""
+        found = next((a for a in (self, self.earlier) if a is not None and a.kind == kind), None)
+        return found and found.model_copy(update={"earlier": None})
 
 
 class AbstentionBand(Document):

@@ -5,6 +5,7 @@ classes.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from scipy.special import expit
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.probability import logit
+from tfdetect.core.probability import logit, moved
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
 from tfdetect.data.catalog import shorter_sides
@@ -133,13 +134,20 @@ def with_conformal_threshold(
             threshold, stricter = lowest, settings.threshold
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
-                            shorter_side=_sides(rows))  # fmt: skip
+                            shorter_side=_sides(rows),
+                            earlier=_still(run, "shift"))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
     if band is not None:
         band = band.model_copy(update={"high": max(band.high, threshold)})
     run = run.with_info(threshold=threshold, adaptation=adaptation, abstention_band=band)
     return with_mask_threshold(run, p, settings, log)
+
+
+def _still(run: Run, kind: Literal["threshold", "shift"]) -> Adaptation | None:
+    """Return the adaptation of a kind that the run has."""
+    adapted = run.info.adaptation
+    return adapted and adapted.still(kind)
 
 
 def _sides(rows: pa.Table) -> tuple[int, int, int]:
@@ -187,9 +195,11 @@ def is_few(fake: np.ndarray) -> bool:
 def with_shift(
     run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
 ) -> Run:
-    """Return the run with a constant added to its logits; its thresholds and band stay.
+    """Return the run with a constant added to its logits; its threshold and band stay.
 
-    A constant whose interval contains 0 is added only where the settings ask for this method.
+    A threshold that authentic images alone chose moves with the logits, so that the false positive
+    rate that it promises stays, unless the settings give another one. A constant whose interval
+    contains 0 is added only where the settings ask for this method.
 
     Args:
         run: as it is calibrated.
@@ -217,27 +227,33 @@ def with_shift(
         if settings.method != "shift":
             return _with_own_threshold(run, settings, len(fake))
     losses = log_loss(logits, fake), log_loss(logits + shift, fake)
+    promise = _still(run, "threshold") if settings.threshold is None else None
     log(
         f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
-        "after; thresholds and abstention band stay"
+        f"after; {'' if promise else 'threshold and '}abstention band stay"
     )
     rounded = round(losses[0], 6), round(losses[1], 6)
     adaptation = Adaptation(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=rounded, shorter_side=_sides(rows),
+        log_loss=rounded, shorter_side=_sides(rows), earlier=promise,
     )  # fmt: skip
     calibration = old.shifted(shift)
     if run.info.calibration is None:
         calibration = calibration.model_copy(update={"log_loss": rounded})
     at_prior = logit(run.info.prior or DEFAULT_PRIOR) - logit(fraction)
-    before = _balanced(logits + at_prior, fake, run.threshold)
+    # A run that was not calibrated had no prior: its P(fake) moves by that, too.
+    none_before = run.info.calibration is None
+    before = _balanced(logits + (0 if none_before else at_prior), fake, run.threshold)
+    moves = shift + (at_prior if none_before else 0)
     run = run.with_info(
         calibration=calibration, prior=run.info.prior or DEFAULT_PRIOR,
-        adaptation=adaptation, **run.moved_thresholds(shift),
+        adaptation=adaptation, **run.moved_thresholds(moves),
     )  # fmt: skip
     run = _with_own_threshold(run, settings, len(fake))
+    if promise is not None:
+        run = _with_moved_threshold(run, promise, moves, log)
     after = _balanced(logits + at_prior + shift, fake, run.threshold)
     if after < before - WORSE:
         console.warn(
@@ -246,6 +262,21 @@ def with_shift(
             "threshold did not. Give one, such as --threshold balanced or --threshold 0.5"
         )
     return run
+
+
+def _with_moved_threshold(run: Run, promise: Adaptation, by: float, log: console.Log) -> Run:
+    """Return the run with its threshold moved as its logits were, and a band that contains it."""
+    threshold = min(moved(run.threshold, by), MAX_THRESHOLD)
+    log(
+        f"threshold: {run.threshold:.4f} becomes {threshold:.4f}, which the same images reach: it "
+        f"was chosen on {promise.dataset} so that at most {promise.false_positive_rate:.1%} of "
+        "such authentic images are called fake"
+    )
+    band = run.info.abstention_band
+    if band is not None:
+        low, high = min(band.low, threshold), max(band.high, threshold)
+        band = band.model_copy(update={"low": low, "high": high})
+    return run.with_info(threshold=threshold, abstention_band=band)
 
 
 def _balanced(logits: np.ndarray, fake: np.ndarray, threshold: float) -> float:

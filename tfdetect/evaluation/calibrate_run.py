@@ -79,7 +79,12 @@ def calibrate_run(
     run = _fitted(run, rows, table, settings, log)
     p = recalibrate(table, run)["p_fake"].to_numpy()
     sources = np.array(rows["generator"].fill_null("").to_pylist(), str)
-    points = operating_points(p, fake, settings.cost, run.info.prior or DEFAULT_PRIOR, sources)
+    points = {
+        name: point.model_copy(update={"dataset": settings.dataset})
+        for name, point in operating_points(
+            p, fake, settings.cost, run.info.prior or DEFAULT_PRIOR, sources
+        ).items()
+    }
     rule = _threshold_rule(run, settings)
     threshold = choose_threshold(rule, points)
     if isinstance(rule, str) and rule not in points:

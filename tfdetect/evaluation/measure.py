@@ -32,7 +32,7 @@ from tfdetect.evaluation.mask_metrics import (
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of, shares_authentic
-from tfdetect.evaluation.run_description import chosen_on
+from tfdetect.evaluation.run_description import band_chosen_on
 from tfdetect.evaluation.verdicts import is_fake
 
 # The metrics of masks that tables of several measurements show, by their names in `mask_metrics`.
@@ -193,7 +193,7 @@ def _measure_thresholds(table: pa.Table, run: Run) -> PartResult:
         right = (is_fake(p, run.threshold) == fake)[conclusive]
         found["abstention"] = {
             "low": low, "high": high, "error_rate": run.info.abstention_band.error_rate,
-            "chosen_on": chosen_on(run),
+            "chosen_on": band_chosen_on(run),
             "coverage": proportion(conclusive),
             "accuracy": proportion(right) if conclusive.any() else None,
         }  # fmt: skip

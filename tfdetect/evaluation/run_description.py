@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tfdetect.core.run import Run
+from tfdetect.core.run_info import Adaptation
 from tfdetect.core.run_results import Interval, Results, SplitResult, ordered
 from tfdetect.core.text import counted
 
@@ -84,13 +85,23 @@ def right_verdicts(result: SplitResult) -> tuple[Interval | None, Interval | Non
 
 
 def chosen_on(run: Run) -> str:
-    """Return on what thresholds and abstention band were chosen; "validation" in older runs."""
+    """Return on what the operating points were chosen; "validation" in older runs."""
     fitted = run.info.calibration
-    where = fitted.dataset if fitted and fitted.dataset else "validation"
     for point in run.info.operating_points.values():
         if point.authentic and point.fakes:
-            return f"{point.authentic:,} authentic images and {point.fakes:,} fakes of {where}"
+            where = point.dataset
+            if where is None and fitted is not None and fitted.method != "shift":
+                where = fitted.dataset
+            images = f"{point.authentic:,} authentic images and {point.fakes:,} fakes"
+            return f"{images} of {where or 'validation'}"
     return "validation"
+
+
+def band_chosen_on(run: Run) -> str:
+    """Return on what the abstention band was chosen, and whether P(fake) moved since then."""
+    adapted = run.info.adaptation
+    shifted = adapted is not None and adapted.still("shift") is not None
+    return chosen_on(run) + (", before a shift moved P(fake)" if shifted else "")
 
 
 def threshold_sentence(run: Run) -> str:
@@ -136,6 +147,11 @@ def adaptation_sentence(run: Run, names: Mapping[str, str] = MappingProxyType({}
     adapted = run.info.adaptation
     if adapted is None:
         return ""
+    found = [each for each in (adapted.still("shift"), adapted.still("threshold")) if each]
+    return " ".join(_adaptation_words(each, names) for each in found)
+
+
+def _adaptation_words(adapted: Adaptation, names: Mapping[str, str]) -> str:
     images = f"{adapted.authentic:,} authentic images"
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None

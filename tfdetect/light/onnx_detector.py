@@ -12,6 +12,7 @@ from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import checksum
 from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
+from tfdetect.core.quiet import import_onnxruntime
 from tfdetect.core.run import SHARED_DIGESTS, SHARED_ONNX, Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import shell_command
@@ -86,8 +87,7 @@ class LightDetector:
     """
 
     def __init__(self, run: Run, threads: int = 0):
-        import onnxruntime as ort
-
+        ort = import_onnxruntime()
         self.run = run
         path = run.onnx_path
         if path is None:

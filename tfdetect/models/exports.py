@@ -44,7 +44,7 @@ from tfdetect.core.disk import disk_error
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
 from tfdetect.core.files import replacing, write_bytes, write_json
-from tfdetect.core.quiet import silent_libraries
+from tfdetect.core.quiet import import_onnxruntime, silent_libraries
 from tfdetect.core.run import SHARED_ONNX, Run
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
@@ -395,8 +395,8 @@ def _write_keras(source: _Source, target: Path) -> float:
 
 def _write_onnx(source: _Source, target: Path, half: bool = False, shared: bool = False) -> float:
     import onnx
-    import onnxruntime as ort
 
+    ort = import_onnxruntime()
     model = source.onnx
     if half:
         from onnxruntime.transformers.float16 import convert_float_to_float16

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from tfdetect.core.errors import ModelNotAvailable
+from tfdetect.core.quiet import import_onnxruntime
 from tfdetect.data.litert import load_litert, mediapipe_file
 
 CONFIDENCE = 0.25  # of a detection, as Ultralytics' predict has it
@@ -141,8 +142,7 @@ def _without_overlaps(corners: np.ndarray, scores: np.ndarray, kinds: np.ndarray
 
 @lru_cache(2)
 def _onnx(file: str) -> Any:
-    import onnxruntime as ort
-
+    ort = import_onnxruntime()
     if not Path(file).is_file():
         raise ModelNotAvailable(f"There is no file {file}. Give {YOLO_MODEL}.")
     options = ort.SessionOptions()

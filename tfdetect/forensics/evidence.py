@@ -507,6 +507,6 @@ def printed(name: str, found: Evidence) -> str:
     return "\n".join(rows)
 
 
-def wrapped(text: str, indent: int = 0, width: int = 88) -> str:
+def wrapped(text: str, indent: int = 0) -> str:
     """Return a text in lines for a terminal."""
-    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
+    return textwrap.fill(text, 88, initial_indent=" " * indent, subsequent_indent=" " * indent)

@@ -156,9 +156,10 @@ def add_derived_traits(table: pa.Table) -> pa.Table:
 
 def add_name_traits(table: pa.Table) -> pa.Table:
     """Add the traits of file names and the aspect ratio to a catalog's rows."""
-    names: list[pa.RecordBatch] = []
-    for start in range(0, table.num_rows, _BATCH):
-        names.append(_name_traits(table["path"].slice(start, _BATCH).to_pylist()))
+    names = [
+        _name_traits(table["path"].slice(start, _BATCH).to_pylist())
+        for start in range(0, table.num_rows, _BATCH)
+    ]
     columns = {"aspect": pc.divide(table["width"].cast(pa.float64()), table["height"])}
     of_names = pa.Table.from_batches(names, _NAME_SCHEMA)
     columns |= zip(of_names.column_names, of_names.columns)

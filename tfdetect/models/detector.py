@@ -242,7 +242,8 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
     """
     backbone = backbone_of(detector)
     if adapted_layers(backbone):
-        return freeze_all_but_low_rank(backbone)
+        freeze_all_but_low_rank(backbone)
+        return
     leaves = backbone_layers(backbone)
     for leaf in leaves:
         leaf.trainable = True

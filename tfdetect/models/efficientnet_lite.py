@@ -148,7 +148,7 @@ def set_torch_weights(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     Raises:
         UserError: they belong to another model.
     """
-    kernels = [v for k, v in state.items() if v.ndim == 4]
+    kernels = [v for v in state.values() if v.ndim == 4]
     norms = {k.removesuffix(".running_mean") for k in state if k.endswith(".running_mean")}
     ordered = [k.removesuffix(".weight") for k in state if k.removesuffix(".weight") in norms]
     convolutions = [

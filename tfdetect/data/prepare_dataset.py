@@ -112,19 +112,10 @@ def write_shards(
         UserError: Something else was prepared there, the dataset is prepared already, it is not
             clear what its masks mean, a file cannot be read any more, or writing failed.
     """
-    for root in catalog.roots.values():
-        if output.resolve().is_relative_to(root.resolve()):
-            raise UserError(
-                f"The output {output} is inside the dataset's own folder, where the next command "
-                "would take it for a class. Choose a folder outside of it."
-            )
-    if "shard" in catalog.table.column_names:
-        raise UserError(f"{catalog.name} is prepared already. Start from its files.")
     name = re.sub(r"\W+", "_", spec.name)
     name = name if name[0].isalpha() else f"set_{name}"
     final = output / name / PREPARED
-    if final.parent.resolve() in catalog.roots.values():
-        raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
+    _check_output(catalog, output, final.parent)
     check_masks(catalog.masks)
     final.parent.mkdir(parents=True, exist_ok=True)
     with _writing_into(final.parent):
@@ -151,6 +142,29 @@ def write_shards(
             write_json(folder / "prepared.json", {**made_from, **provenance()})
             exchange(folder, final)
     return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
+
+
+def _check_output(catalog: Catalog, output: Path, folder: Path) -> None:
+    """Check that a dataset is not prepared yet, and that its shards get a folder of their own.
+
+    Args:
+        catalog: the dataset.
+        output: folder for datasets.
+        folder: the folder in it that is for this one.
+
+    Raises:
+        UserError: it is prepared already, or its own files are in one of the folders.
+    """
+    for root in catalog.roots.values():
+        if output.resolve().is_relative_to(root.resolve()):
+            raise UserError(
+                f"The output {output} is inside the dataset's own folder, where the next command "
+                "would take it for a class. Choose a folder outside of it."
+            )
+    if "shard" in catalog.table.column_names:
+        raise UserError(f"{catalog.name} is prepared already. Start from its files.")
+    if folder.resolve() in catalog.roots.values():
+        raise UserError(f"{folder} is the dataset's own folder. Choose another --output.")
 
 
 @contextmanager

@@ -40,10 +40,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core import console, feature_distance
-from tfdetect.core.disk import disk_error
+from tfdetect.core.disk import disk_error, replacing
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
-from tfdetect.core.files import replacing, write_bytes, write_json
+from tfdetect.core.files import write_bytes, write_json
 from tfdetect.core.quiet import import_onnxruntime, silent_libraries
 from tfdetect.core.run import SHARED_ONNX, Run
 from tfdetect.imaging.geometry import view_parts

@@ -409,7 +409,7 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
     job = TrainingJob(plan, catalog, configure_devices(virtual=1), tmp_path / "run")
     _begin(writer, job, "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
-    with pytest.raises(UserError, match="changed since the run began"):
+    with pytest.raises(UserError, match=r"changed since the run began: train \d+ fake, now \d+\."):
         _begin(writer, replace(job, catalog=find_data(plan, False)), "command")
     with pytest.raises(UserError, match="Another process is writing"):
         RunWriter(tmp_path / "run").acquire()

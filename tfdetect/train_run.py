@@ -19,7 +19,7 @@ from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command
-from tfdetect.data.catalog import Catalog, check_unusable
+from tfdetect.data.catalog import Catalog, changed_counts, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
 from tfdetect.data.teacher import teacher_info
@@ -103,10 +103,12 @@ def train_run(
     writer = RunWriter(job.path)
     writer.acquire()
     trackers: Trackers | None = None
+    begun = False
     try:
         # 1. What the run starts from.
         _begin(writer, job, command or command_line("train"))
         _check_workers(job)
+        begun = True
         skipped = _SkippedFiles(writer, job.catalog)
         writer.update(precision=set_seed_and_precision(experiment, job.devices, log))
 
@@ -133,7 +135,7 @@ def train_run(
     except BaseException:
         if trackers is not None:
             trackers.fail()
-        if writer.abandon() and finish_interrupted:
+        if writer.abandon() and finish_interrupted and begun:
             log(f"What was trained is kept: {shell_command('train', resume=writer.final)}")
         raise
 
@@ -206,8 +208,9 @@ def _check_same_start(
         )
     if begun.dataset.fingerprint != dataset.fingerprint:
         raise UserError(
-            f"The data of {dataset.name} changed since the run began (fingerprint "
-            f"{begun.dataset.fingerprint}, now {dataset.fingerprint}). Start a new run."
+            f"The data of {dataset.name} changed since the run began: "
+            f"{changed_counts(begun.dataset.counts, dataset.counts)}. A training goes on with the "
+            "same images only. Put them back as they were, or start a new run."
         )
 
 

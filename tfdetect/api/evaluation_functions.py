@@ -294,6 +294,7 @@ def calibrate(
         evaluation_data,
         is_own_dataset,
         split_to_calibrate_on,
+        warn_of_changed_data,
     )
 
     spec, roots, target = evaluation_data(
@@ -304,6 +305,7 @@ def calibrate(
     from tfdetect.evaluation.calibrate_finished_run import calibrate_finished_run
 
     catalog = read_data(spec, roots, progress, log)
+    warn_of_changed_data(run, catalog)
     if split is None:
         split = split_to_calibrate_on(run, catalog)
     settings = replace(settings, dataset="" if is_own_dataset(run, catalog) else spec.name)

@@ -44,8 +44,11 @@ class EvaluationJob:
             UserError: the data cannot be read.
         """
         from tfdetect.data.describe import read_data
+        from tfdetect.data.evaluation_data import warn_of_changed_data
 
-        return read_data(self.spec, self.roots, progress, log)
+        catalog = read_data(self.spec, self.roots, progress, log)
+        warn_of_changed_data(self.run, catalog)
+        return catalog
 
     @contextmanager
     def writing(self, progress: bool) -> Iterator[tuple[Run, Path]]:

@@ -419,6 +419,24 @@ def counts_text(counts: Mapping[str, Mapping[str, int]]) -> str:
     )
 
 
+def changed_counts(
+    before: Mapping[str, Mapping[str, int]], now: Mapping[str, Mapping[str, int]]
+) -> str:
+    """Return which numbers of images by split and class are others now, as text.
+
+    Returns:
+        For example "train 216 real, now 215"; that names or contents changed, where all are equal.
+    """
+    pairs = {(split, name): None for counts in (before, now)
+             for split, classes in counts.items() for name in classes}  # fmt: skip
+    changes = []
+    for split, name in pairs:
+        old, new = (counts.get(split, {}).get(name, 0) for counts in (before, now))
+        if old != new:
+            changes.append(f"{split} {old:,} {name}, now {new:,}")
+    return "; ".join(changes) or "as many images, but other files, labels or splits"
+
+
 def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str = "") -> None:
     """Check that a dataset has every class in train, and a validation split.
 

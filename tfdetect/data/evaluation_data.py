@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from tfdetect.core import console
 from tfdetect.core.class_order import RunClasses
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import Catalog
+from tfdetect.core.text import printable
+from tfdetect.data.catalog import Catalog, changed_counts
 from tfdetect.data.locate import find_roots, present_roots
 from tfdetect.data.plan import check_classes_fit, locate_dataset, with_splits_of
 
@@ -55,14 +57,16 @@ def evaluation_data(
     if label is not None:
         raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
     spec = run.dataset_spec()
-    roots = {} if data_dir else run.roots
+    known = {} if data_dir else run.roots
+    present = present_roots(spec, known)
     try:
-        roots = find_roots(spec, present_roots(spec, roots), data_dir)
-        return spec, roots, output or run.path
+        return spec, find_roots(spec, present, data_dir), output or run.path
     except UserError as error:
+        gone = [printable(root) for name, root in known.items() if name not in present]
+        read = f" The training read {spec.name} in {', '.join(gone)}." if gone else ""
         raise UserError(
-            f"{error} The images that a run was trained on do not come with it. To measure it on "
-            "other images: --dataset FOLDER"
+            f"{error}{read} The images that a run was trained on do not come with it. To measure "
+            "it on other images: --dataset FOLDER"
         ) from error
 
 
@@ -84,6 +88,18 @@ def is_own_dataset(run: Run, catalog: Catalog) -> bool:
         if trained == catalog.counts(tuple(trained)).get("train"):
             return True
     return catalog.fingerprint() == known.fingerprint
+
+
+def warn_of_changed_data(run: Run, catalog: Catalog) -> None:
+    """Warn where a run's own dataset is no longer what it was trained on."""
+    known = run.info.dataset
+    if is_own_dataset(run, catalog) and catalog.fingerprint() != known.fingerprint:
+        changes = changed_counts(known.counts, catalog.counts(run.class_names))
+        console.warn(
+            f"{catalog.name} is no longer the data that {run.name} was trained on ({changes}): "
+            "what is measured now is about the images as they are now, and may differ from what "
+            "the training measured"
+        )
 
 
 def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:

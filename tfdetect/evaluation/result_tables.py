@@ -350,7 +350,26 @@ def warnings_of(split: str, result: SplitResult) -> list[str]:
             f"{images_are(outside['count'], result['count'])} unlike those that the "
             f"detector was trained on; see the table '{LIKENESS}'."
         )
-    return found + _constant_verdicts(result)
+    return [*found, *_guesses(result), *_constant_verdicts(result)]
+
+
+def _guesses(result: SplitResult) -> list[str]:
+    """Return a warning where the detector does not tell fakes from authentic images."""
+    part: PartResult = result.get("without_duplicates", result)
+    auc = part.get("metrics", {}).get("auc", {})
+    value, low, high = (auc.get(key) for key in ("value", "low", "high"))
+    if value is None or low is None or high is None or low > 0.5:
+        return []
+    found = f"AUC {value:.3f} [{low:.3f}, {high:.3f}]"
+    if high < 0.5:
+        return [
+            f"{found}: worse than guessing (0.5), since authentic images score higher than fakes; "
+            "no threshold and no calibration make verdicts on such images right."
+        ]
+    return [
+        f"{found}: not to be distinguished from guessing (0.5). The detector does not tell such "
+        "images apart, or there are too few of them to say."
+    ]
 
 
 def _constant_verdicts(result: SplitResult) -> list[str]:

@@ -52,6 +52,8 @@ def not_learned(run: Run, results: Results) -> list[str]:
         return []
     experiment = run.experiment()
     training, tries = experiment.training, ["another learning rate (training.optimizer)"]
+    if run.info.status == "complete" and run.info.epochs == training.epochs:
+        tries.insert(0, "more epochs (training.epochs)")
     if experiment.model.weights == "none":
         tries.append("pretrained weights (model.weights)")
     if training.early_stopping is not None and run.info.status == "complete":

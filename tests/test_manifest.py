@@ -1,11 +1,15 @@
 """Manifests as spreadsheets and other systems write them."""
 
+import json
 import os
 
 import pytest
+from PIL import Image
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.manifest import read_manifest
+from tfdetect.core.load_spec import load_spec
+from tfdetect.core.manifest import read_manifest, row_number
+from tfdetect.data.catalog import build_catalog
 
 TABLE = "path,label,generator\nr/caf\u00e9.png,001,NA\nr/a.png,true,\n"
 ROWS = [
@@ -73,3 +77,84 @@ def test_no_device_is_read(tmp_path):
     for path in (tmp_path / "pipe.csv", tmp_path):
         with pytest.raises(UserError, match="is not a file"):
             read_manifest(path, {})
+
+
+def test_json_lines_and_the_column_of_hugging_face(folder):
+    lines = [
+        {"file_name": row["path"], "label": row["label"], "prompt": ["a", "b"]} for row in ROWS
+    ]
+    file = folder / "metadata.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    rows = [(row["path"], row["label"]) for row in ROWS]
+    assert [(r["path"], r["label"]) for r in read_manifest(file, {}).to_pylist()] == rows
+    assert row_number(file, 0) == 1
+    # A column path is the path, whatever else there is.
+    assert read(folder, b"file_name,path,label\n1,a.png,real\n")[0]["path"] == "a.png"
+    # Names that look like numbers are text.
+    assert read(folder, b"file_name,label\n001,0\n") == [{"path": "001", "label": "0"}]
+    lines[0]["label"] = None
+    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    with pytest.raises(UserError, match="row 1: the label is empty"):
+        read_manifest(file, {})
+
+
+def test_all_missing_columns_are_named_with_what_to_write(folder):
+    with pytest.raises(UserError, match="no column 'path' and no column 'label'") as error:
+        read(folder, b"image,class\na.png,real\n")
+    assert "manifest: manifest.csv, columns: {path: NAME, label: NAME}" in str(error.value)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return a folder of images that only a table tells apart, named as Hugging Face does."""
+    names = [f"{number:03}.png" for number in range(8)]
+    (tmp_path / "train").mkdir()
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "train" / name)
+    table = "\n".join(
+        json.dumps({"file_name": f"train/{name}", "label": ["real", "fake"][number % 2]})
+        for number, name in enumerate(names)
+    )
+    (tmp_path / "metadata.jsonl").write_text(table, "utf-8")
+    return tmp_path
+
+
+def counted(name, **options):
+    spec, roots = load_spec(str(name), **options)
+    return build_catalog(spec, roots, progress=False).counts(spec.class_names)
+
+
+def test_a_folder_of_hugging_face_is_read_by_its_table(pictures):
+    found = counted(pictures)
+    totals = [sum(c[name] for c in found.values()) for name in ("real", "fake")]
+    assert totals == [4, 4]
+    # Tables in the folders of splits are named.
+    table = (pictures / "metadata.jsonl").read_text("utf-8").replace("train/", "")
+    (pictures / "metadata.jsonl").unlink()
+    (pictures / "train" / "metadata.jsonl").write_text(table, "utf-8")
+    with pytest.raises(UserError, match="no class folders.*tables of images.*train/metadata.json"):
+        counted(pictures)
+    assert counted(pictures / "train" / "metadata.jsonl") == found
+    # Captions are no labels.
+    (pictures / "train" / "metadata.jsonl").write_text('{"file_name": "000.png", "text": "a"}')
+    with pytest.raises(UserError, match="no class folders") as error:
+        counted(pictures)
+    assert "tables of images" not in str(error.value)
+
+
+def test_class_folders_come_before_a_table_of_captions(pictures):
+    for name in ("real", "fake"):
+        (pictures / name).mkdir()
+        Image.new("RGB", (8, 8)).save(pictures / name / "a.png")
+    assert load_spec(str(pictures))[0].pattern
+
+
+def test_a_spec_beside_its_manifest_needs_no_data_dir(pictures):
+    spec = (
+        "name: mine\nmanifest: metadata.jsonl\ncolumns: {path: file_name}\n"
+        "classes:\n- {name: real, folders: [real]}\n- {name: fake, folders: [fake]}\n"
+    )
+    (pictures / "mine.yaml").write_text(spec)
+    assert load_spec(str(pictures / "mine.yaml"))[1] == {"mine": pictures}
+    assert sum(counted(pictures / "mine.yaml")["train"].values()) > 0
+    assert load_spec(str(pictures / "mine.yaml"), by_name=True)[1] == {}  # with --data-dir

@@ -28,7 +28,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, shell_command
 from tfdetect.core.walk import Walk
 
-MANIFEST_SUFFIXES = (".csv", ".parquet")
+METADATA = "metadata"  # stem of tables of images in folders of Hugging Face
 _SHOWN = 8  # names of folders of a level, in the description of a layout
 
 
@@ -202,10 +202,10 @@ def _spec_for_labeled_folder(
 def spec_for_manifest(
     path: Path, authentic: str | None = None, run_classes: RunClasses | None = None
 ) -> DatasetSpec:
-    """Describe the dataset that a CSV or Parquet table lists.
+    """Describe the dataset that a table in CSV, JSON Lines or Parquet lists.
 
     Args:
-        path: the table, with the columns path and label.
+        path: the table, with the columns path (or file_name) and label.
         authentic: the label of authentic images, if the labels do not tell.
         run_classes: given if the data are to evaluate a run; then one label is enough.
 
@@ -219,7 +219,9 @@ def spec_for_manifest(
         raise UserError(f"The manifest {path} lists no files.")
     classes = order_classes(labels, authentic, path, run_classes)
     return DatasetSpec(
-        name=folder_name(path.parent if path.stem == "manifest" else path.with_suffix("")),
+        name=folder_name(
+            path.parent if path.stem in ("manifest", METADATA) else path.with_suffix("")
+        ),
         title=f"Manifest {path.name}",
         manifest=path.name,
         classes=classes.specs,

@@ -11,7 +11,8 @@ from tfdetect.core import console, manifest, storage
 from tfdetect.core.class_order import RunClasses, UnknownAuthenticError
 from tfdetect.core.documents import explained, find, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
+from tfdetect.core.folder_spec import METADATA, spec_for_folder, spec_for_manifest
+from tfdetect.core.manifest import MANIFEST_SUFFIXES
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
 from tfdetect.core.text import shell_command, user_path
 
@@ -38,7 +39,8 @@ def load_spec(
     """Resolve a dataset's name or path.
 
     A folder is described by the dataset.yaml in it, as `prepare` and `synthesize` write one, by
-    the manifest.csv or manifest.parquet in it, or else by its class folders.
+    the manifest.csv, .jsonl or .parquet in it, by its class folders, or else by a table of Hugging
+    Face, metadata.csv or .jsonl, that has labels.
 
     Args:
         name: a shipped spec's name, a path to a spec file, a manifest or a folder, or several of
@@ -126,7 +128,10 @@ class _Loader:
     def _load_file(self, file: Path) -> SpecAndFolders:
         """Return the spec in a file, and the folders of its parts."""
         data, folders = self._with_parts(read_yaml(file), file)
-        return validate(DatasetSpec, data, str(file), file), folders
+        spec = validate(DatasetSpec, data, str(file), file)
+        if spec.manifest and not self.by_name and (file.parent / spec.manifest).is_file():
+            return _at(spec, file.parent)
+        return spec, folders
 
     def _load_folder(self, folder: Path, name: str) -> SpecAndFolders:
         """Return the spec of a folder: of the description in it, or of its class folders.
@@ -157,7 +162,19 @@ class _Loader:
         for suffix in MANIFEST_SUFFIXES:
             if (table := folder / f"manifest{suffix}").is_file():
                 return self._load_manifest(table)
-        return _at(spec_for_folder(folder, self.authentic, self.run_classes), folder)
+        try:
+            return _at(spec_for_folder(folder, self.authentic, self.run_classes), folder)
+        except UserError as error:
+            tables = [] if self.is_labeled else _metadata_tables(folder)
+            if tables and tables[0].parent == folder:
+                return self._load_manifest(tables[0])
+            if tables:
+                names = ", ".join(str(table.relative_to(folder)) for table in tables)
+                raise UserError(
+                    f"{error} There are tables of images with labels: {names}. Give one of them as "
+                    "the dataset, or one table of all of them, with a column split."
+                ) from None
+            raise
 
     def _load_part(self, name: str) -> SpecAndFolders:
         """Return the spec of a part, of which `authentic`, or one of its names, may be a class."""
@@ -198,7 +215,14 @@ class _Loader:
                 except UserError as error:
                     if str(error).startswith(str(file)):
                         raise
-                    raise UserError(f"{file}, part {len(parts) + 1}: {error}") from None
+                    beside = file.parent / part["dataset"]
+                    hint = (
+                        " Paths count from the current folder; there is one beside the document: "
+                        f"{beside}."
+                        if beside != user_path(part["dataset"]) and beside.exists()
+                        else ""
+                    )
+                    raise UserError(f"{file}, part {len(parts) + 1}: {error}{hint}") from None
                 part = {**part, "spec": spec}
                 folders |= found
             parts.append(part)
@@ -236,6 +260,24 @@ class _Loader:
         }
 
 
+def _metadata_tables(folder: Path) -> list[Path]:
+    """Return the metadata tables with labels in a folder, or else in the folders in it."""
+    names = [f"{METADATA}{suffix}" for suffix in MANIFEST_SUFFIXES]
+    for pattern in ("", "*/"):
+        found = sorted(file for name in names for file in folder.glob(pattern + name))
+        if labeled := [file for file in found if _has_labels(file)]:
+            return labeled
+    return []
+
+
+def _has_labels(table: Path) -> bool:
+    try:
+        manifest.read_manifest(table, {})
+    except UserError:  # it has captions alone, for example
+        return False
+    return True
+
+
 def _fetch(path: Path) -> None:
     """Fetch a dataset that is at an address."""
     if path.suffix in MANIFEST_SUFFIXES:
@@ -256,7 +298,7 @@ def _spec_file(name: str) -> Path:
         if (in_folder or path.suffix) and path.is_file():
             raise UserError(
                 f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
-                "(.csv, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
+                "(.csv, .jsonl, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
                 f"{shell_command('predict', name)}"
             )
         if in_folder:

@@ -1,4 +1,4 @@
-"""Reads manifests: tables that list the images of a dataset, as CSV or Parquet."""
+"""Reads manifests: tables that list the images of a dataset, as CSV, JSON Lines or Parquet."""
 
 import codecs
 import io
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BYTES, _WINDOWS = "surrogateescape", "cp1252"
+_FILE_NAME = "file_name"  # the column path in metadata tables of Hugging Face
 _said: set[Path] = set()  # manifests whose encoding was said
 _CHECKED_ROWS = 20  # with a path that is not ASCII, to find the encoding
 
@@ -28,8 +29,9 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
     files that it names, and said. Cells are separated by commas, semicolons or tabs.
 
     Args:
-        path: CSV or Parquet table.
-        columns: the table's own names of the columns in `COLUMNS`, where they differ.
+        path: table in CSV, JSON Lines (one object a line) or Parquet.
+        columns: the table's own names of the columns in `COLUMNS`, where they differ. The column
+            path may also be called file_name, as in metadata tables of Hugging Face.
 
     Returns:
         Those of `COLUMNS` that the manifest has, as strings, null where empty.
@@ -38,13 +40,14 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
         UserError: The table cannot be read, or has no column path or label.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     names = {column: columns.get(column, column) for column in COLUMNS}
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"The manifest {path} is not a file that can be read.")
-        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path, names)
+        table = _READERS.get(path.suffix, _read_csv)(path, names)
+        if "path" not in (*columns, *table.column_names) and _FILE_NAME in table.column_names:
+            names["path"] = _FILE_NAME
         _check_columns(path, table.column_names, names, columns)
         found = pa.table({
             column: _text(table[name])
@@ -70,11 +73,13 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
 def row_number(path: Path, index: int) -> int:
     """Return the number that a spreadsheet shows for a row: the header of a CSV file is row 1.
 
+    Of the other kinds of tables, which have no header, the first row is row 1.
+
     Args:
         path: the path of the manifest.
         index: the index of the row below the header, from 0.
     """
-    return index + (1 if path.suffix == ".parquet" else 2)
+    return index + (1 if path.suffix in _READERS else 2)
 
 
 def fetch(root: Path, manifest: str, columns: dict[str, str]) -> None:
@@ -98,6 +103,22 @@ def fetch(root: Path, manifest: str, columns: dict[str, str]) -> None:
         for cells in named for name in cells.to_pylist() if name
     }  # fmt: skip
     storage.fetched(root, [n for n in names if not os.path.isabs(n) and n[:3] != "../"])
+
+
+def _read_parquet(path: Path, names: dict[str, str]) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
+def _read_json_lines(path: Path, names: dict[str, str]) -> "pa.Table":
+    import pyarrow.json as pajson
+
+    return pajson.read_json(path)
+
+
+_READERS = {".parquet": _read_parquet, ".jsonl": _read_json_lines}
+MANIFEST_SUFFIXES = (".csv", *_READERS)
 
 
 def _read_csv(path: Path, names: dict[str, str]) -> "pa.Table":
@@ -156,22 +177,30 @@ def _parse(
         source,
         pacsv.ReadOptions(encoding=encoding),
         pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        pacsv.ConvertOptions(column_types=dict.fromkeys(names.values(), pa.string())),
+        pacsv.ConvertOptions(
+            column_types=dict.fromkeys((*names.values(), _FILE_NAME), pa.string())
+        ),
     )
 
 
 def _check_columns(
     path: Path, found: list[str], names: dict[str, str], columns: dict[str, str]
 ) -> None:
+    missing = {}
     for column, name in names.items():
         if found.count(name) > 1:
             raise UserError(f"The manifest {path} has the column {name!r} twice.")
         if name not in found and (column in ("path", "label") or column in columns):
-            raise UserError(
-                f"The manifest {path} has no column {name!r}.{nearest(name, found)} It has: "
-                f"{', '.join(found)}. Rename it, or map it in a dataset spec: "
-                f"columns: {{{column}: NAME}}."
-            )
+            missing[column] = name
+    if missing:
+        given = ", ".join(f"{column}: NAME" for column in missing)
+        no_columns = " and no column ".join(map(repr, missing.values()))
+        raise UserError(
+            f"The manifest {path} has no column {no_columns}."
+            f"{nearest(next(iter(missing.values())), found)} It has: {', '.join(found)}. Rename "
+            f"columns, or write a dataset spec beside it, with manifest: {path.name}, columns: "
+            f"{{{given}}} and classes."
+        )
 
 
 def _check_paths(path: Path, table: "pa.Table") -> None:

@@ -3,11 +3,14 @@
 import base64
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from browser import chromium
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
 
+from tfdetect.core import html
 from tfdetect.core.html import (
     Card,
     Section,
@@ -99,6 +102,25 @@ def test_figures_have_alternative_texts_and_their_size(page, tmp_path):
     assert (image["width"], image["height"]) == ("384", "288")  # 4 x 3 inches of 96 pixels
     data = base64.b64decode(image["src"].partition(",")[2])
     assert data[:4] == b"\x89PNG" and (tmp_path / "line.png").read_bytes() == data
+
+
+def test_plots_have_a_palette_and_photographs_keep_their_colors(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "_DPI", 100)
+    rng = np.random.default_rng(0)
+    plot, photo = (Figure((6, 4), layout="constrained") for _ in range(2))
+    for number in range(3):
+        plot.gca().plot(rng.normal(size=10), label=f"line {number}")
+    plot.legend()
+    photo.gca().imshow(rng.integers(0, 256, (200, 300, 3), np.uint8))
+    for figure, mode, error in ((plot, "P", 0.2), (photo, "RGBA", 0.0)):
+        picture_of(figure, "a figure", path=tmp_path / "figure.png")
+        figure.savefig(tmp_path / "as_drawn.png", dpi=100)
+        shown, drawn = (Image.open(tmp_path / f"{name}.png") for name in ("figure", "as_drawn"))
+        assert shown.mode == mode and shown.size == drawn.size
+        shown, drawn = (np.asarray(each.convert("RGB"), np.int16) for each in (shown, drawn))
+        assert np.abs(shown - drawn).mean() <= error
+        sizes = [(tmp_path / f"{name}.png").stat().st_size for name in ("figure", "as_drawn")]
+        assert sizes[0] < 0.5 * sizes[1] or mode == "RGBA"
 
 
 def test_tables_scroll_and_align_numbers():

@@ -24,24 +24,23 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
 from tfdetect.core.files import write_bytes
 from tfdetect.core.text import printable
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Tone = Literal["good", "caution", "bad", "neutral"]
 
 _DPI = 150  # of a figure's file; it is shown at CSS pixels, so it stays sharp when enlarged
 _CSS_DPI = 96
+_PLOT_COLORS = 6000  # at most, of a figure that gets a palette; a photograph has more
 # Widths in CSS pixels: of the place beside the contents on a desktop page, and of a digit and the
 # space after a column, in usual type and in the small type of tables that would not fit.
 _PLACE, _USUAL, _SMALL = 960, (9.75, 19.2), (8.45, 6.4)
@@ -331,11 +330,26 @@ def picture_of(
     with warnings.catch_warnings():  # names in scripts that the font lacks are boxes there
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(data, format="png", dpi=_DPI)
+    content = _with_palette(data.getvalue())
     if path is not None:
-        write_bytes(path, data.getvalue())
+        write_bytes(path, content)
     width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())
-    encoded = base64.b64encode(data.getvalue()).decode()
+    encoded = base64.b64encode(content).decode()
     return Picture(encoded, alt, title, caption, (width, height))
+
+
+def _with_palette(content: bytes) -> bytes:
+    """Return an opaque PNG with a palette of 256 colors, which has a third of the bytes.
+
+    A plot has few colors, with shades of them along its lines, and looks the same. Figures with
+    photographs, and others of many colors, are returned as they are.
+    """
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    if image.getcolors(_PLOT_COLORS) is None:
+        return content
+    data = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    return data.getvalue()
 
 
 def draw_plainly(figure: Figure) -> None:

@@ -1,5 +1,6 @@
 """The commands as a user types them: help, mistakes, speed, the demo."""
 
+import errno
 import importlib
 import json
 import os
@@ -11,16 +12,19 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from commands import call
 from conftest import write_images
 
 from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core import cli
+from tfdetect.core.cli import explanation_of
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data import demo
 from tfdetect.data.locate import find_roots, locate, present_roots
+from tfdetect.data.parallel import write_cache
 
 
 def run(*arguments, cwd=None, **environment):
@@ -365,3 +369,21 @@ def test_a_gpu_without_memory_is_no_traceback(message, capsys):
 
     assert cli.run_command(main, []) == 2
     assert "not enough memory for this on the GPU" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch, capsys, recwarn):
+    (tmp_path / "file").write_text("")
+    write_cache(tmp_path / "file" / "cache.parquet", pa.table({"a": [1]}))
+    assert "cannot be written" in (said := capsys.readouterr().err) and "TFDETECT_CACHE" in said
+    assert not recwarn.list
+    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / "home" / "cache"))
+    for refused, told in (
+        (tmp_path / "home", True),
+        (tmp_path / "home" / "cache" / "datasets", True),
+        (tmp_path / "runs", False),
+        ("relative", False),
+    ):
+        text = explanation_of(PermissionError(errno.EACCES, "denied", str(refused)))
+        assert str(refused) in text and ("TFDETECT_CACHE=FOLDER" in text) == told
+    monkeypatch.setenv("TFDETECT_CACHE", "s3://bucket/cache")
+    assert explanation_of(PermissionError(errno.EACCES, "denied", "/somewhere"))

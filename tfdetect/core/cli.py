@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfdetect.core import console
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import NothingToDo, UserError, first_line, nearest, shortened
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
@@ -483,7 +484,7 @@ def explanation_of(error: Exception) -> str | None:
     if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
         return (
             f"{reason}. What was finished before is unchanged. Free space or allow access "
-            "there, or choose another folder, and run the command again."
+            f"there, or choose another folder{_of_caches(reason)}, and run the command again."
         )
     if _lacks_memory(error):
         return (
@@ -493,6 +494,17 @@ def explanation_of(error: Exception) -> str | None:
             f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
         )
     return None
+
+
+def _of_caches(reason: str) -> str:
+    """Return how the folder for caches is chosen, if it is the one that a disk refused."""
+    try:
+        refused, cache = Path(reason.partition(": ")[2]), cache_dir()
+    except UserError:  # what the variable says is no folder
+        return ""
+    if refused.is_absolute() and (refused.is_relative_to(cache) or cache.is_relative_to(refused)):
+        return " for caches with TFDETECT_CACHE=FOLDER"
+    return ""
 
 
 def _stopped(ended: KeyboardInterrupt | Terminated) -> int:

@@ -1,6 +1,5 @@
 """Reads many files in parallel processes into an Arrow table, and caches such tables."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
-from tfdetect.core.disk import replacing
+from tfdetect.core.disk import disk_error, replacing
+from tfdetect.core.errors import first_line
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.text import to_os
 
@@ -207,7 +207,8 @@ def write_cache(path: Path, table: pa.Table) -> None:
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
     except OSError as error:
-        warnings.warn(
-            f"Cannot write the cache {path}: {error}. The files will be read again next time.",
-            stacklevel=2,
+        reason = disk_error(error) or first_line(error)
+        console.warn(
+            f"the cache {path} cannot be written ({reason}), so the files will be read again next "
+            "time; TFDETECT_CACHE names another folder for caches"
         )

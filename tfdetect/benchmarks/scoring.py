@@ -18,8 +18,8 @@ from tfdetect.benchmarks.subset_data import SubsetData, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, Protocol, ProtocolName, Suite
 from tfdetect.core import console
 from tfdetect.core.data_settings import Equalize
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
 from tfdetect.data.loading import Change

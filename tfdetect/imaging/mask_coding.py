@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import MaskChannel
-from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.pillow import opened, upright, upright_rgb
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tfdetect
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import replacing, staged, write_text
+from tfdetect.core.files import staged, write_text
 from tfdetect.core.locks import locked
 from tfdetect.spark.partitions import MAX_ITEMS, divide
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core import registry
 from tfdetect.core.documents import Document
-from tfdetect.core.registered import registered
+from tfdetect.core.plugins import registered
 
 MAX_SIDE = 8192  # a larger number is a slip of the pen, which ends in a memory error
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tfdetect.core import registry
 from tfdetect.core.documents import Document
-from tfdetect.core.registered import registered
+from tfdetect.core.plugins import registered
 
 
 class Freeze(Document):

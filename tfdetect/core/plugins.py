@@ -25,8 +25,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from tfdetect.core.errors import UserError
+from pydantic import AfterValidator
+
+from tfdetect.core.entries import Registry
+from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.text import user_path
 
@@ -58,6 +62,21 @@ def load_listed() -> None:
     """Import the plug-ins that TFDETECT_PLUGINS lists."""
     for source in _listed():
         load_plugin(source)
+
+
+def registered(names: Registry[Any], *more: str) -> AfterValidator:
+    """Return the check of a name in a document, which must be registered or be one of some more."""
+
+    def check(name: str) -> str:
+        load_listed()
+        available = sorted([*names, *more])
+        if name not in available:
+            raise ValueError(
+                f"no such name.{nearest(name, available)} Available: {', '.join(available)}"
+            )
+        return name
+
+    return AfterValidator(check)
 
 
 def check_loaded(sources: Iterable[str]) -> None:

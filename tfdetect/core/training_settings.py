@@ -9,7 +9,7 @@ from tfdetect.core import registry
 from tfdetect.core.choices import ExportFormat
 from tfdetect.core.documents import Document
 from tfdetect.core.model_settings import Freeze
-from tfdetect.core.registered import registered
+from tfdetect.core.plugins import registered
 
 # Numbers beyond these are slips of the pen; most end in a memory error or a night without result.
 MAX_EPOCHS, MAX_BATCH = 100_000, 65_536

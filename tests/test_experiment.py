@@ -2,10 +2,11 @@
 
 import pytest
 
-from tfdetect.core.documents import shipped, shipped_names
+from tfdetect.core.documents import shipped, shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_info import RunInfo
 
 FILES = shipped_names("experiments")
 NAMES = sorted(FILES)
@@ -106,3 +107,37 @@ def test_misspelled_key_names_file_and_line(tmp_path):
 def test_a_key_in_another_section_is_found(given, meant):
     with pytest.raises(UserError, match=f"Did you mean '{meant}'"):
         load_experiment("demo", [given])
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("dataset: cifake", "key 'dataset' is not known. Did you mean 'data.dataset'?"),
+    ("epochs: 3", "Did you mean 'training.epochs'?"),  # training.stages has epochs, too
+    ("data: {resize: strech}", "or 'window_pad' is expected (did you mean 'stretch'?). Received"),
+    ("training: {epochs: 0}", "should be greater than 0. Received: 0"),
+    ("training: {batch_size: 100000}", "should be less than or equal to 65536"),
+    ("data: {keep_hashes: maybe}", "true or false is expected. Received: 'maybe'"),
+    ("training: {ema: much}", "a number is expected. Received: 'much'"),
+])  # fmt: skip
+def test_mistakes_are_told_in_the_words_of_the_document(tmp_path, text, words):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\n{text}\n")
+    with pytest.raises(UserError) as error:
+        load_experiment(str(file))
+    assert words in str(error.value)
+    assert "Input should" not in str(error.value)
+
+
+def test_a_key_is_looked_for_in_documents_that_contain_themselves():
+    # An adaptation of a run may hold an earlier one.
+    with pytest.raises(UserError, match="'nowhere' is not known"):
+        validate(RunInfo, {"nowhere": 1}, "run.json")
+
+
+def test_a_file_named_without_its_suffix_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(UserError, match=r"named with its suffix: mine\.yaml"):
+        load_experiment("mine")
+    with pytest.raises(UserError) as error:
+        load_experiment("nowhere")
+    assert "suffix" not in str(error.value)

@@ -92,6 +92,7 @@ def test_shipped_policies_are_in_range(name):
     (["model.options.widths=[0,8,8]"], "model.options.widths.0: .*Received: 0"),
     (["model.options.strides=[0,0,0]"], "model.options.strides.0"),
     (["model.options.blocks=[]"], "model.options.blocks"),
+    (["model.options.blocks=1"], r"blocks: a list is expected, such as \[a, b\]. Received: 1"),
     (["model.head=hidden", "model.head_options.units=0"], "model.head_options.units"),
     (["model.front_end=bayar", "model.front_end_options.size=4"], "size: must be odd. Received: 4"),
     (["model.front_end=bayar", "model.front_end_options.size=1"], "front_end_options.size"),

@@ -11,6 +11,8 @@ from tfdetect.core.text import listed
 
 _SHOWN = 20  # class names in a message
 
+_NO_MATTER = "all figures but the accuracy of the class are of authentic against fake"
+
 
 @dataclass(frozen=True)
 class RunClasses:
@@ -41,7 +43,8 @@ class RunClasses:
         if label == "fake":
             raise UserError(
                 f"The run distinguishes several kinds of fake. Say which kind these images are: "
-                f"--label {' or --label '.join(names[1:])}."
+                f"--label {' or --label '.join(names[1:])}. If they are of another kind, give any "
+                f"of these: {_NO_MATTER}."
             )
         # Without a guess: the most similar word may mean the opposite.
         choices = ", ".join(dict.fromkeys(["authentic", "fake", *names]))
@@ -120,7 +123,9 @@ def order_classes(
             raise UserError(
                 f"The run has the classes {', '.join(run_classes.class_names)}, and {where} has "
                 f"{', '.join(ordered)}. Name the folders or labels like the run's classes, or "
-                "describe the data in a dataset spec that lists the classes in the run's order."
+                "describe the data in a dataset spec that lists the run's classes in their order, "
+                "with folders: [] for a kind without images. Fakes of an unknown kind may be "
+                f"given any: {_NO_MATTER}."
             )
     return OrderedClasses(tuple(ClassSpec(name=n, folders=classes[n]) for n in ordered), by)
 

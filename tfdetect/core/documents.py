@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,11 @@ def find(kind: str, folder: str, name: str) -> Path:
         raise UserError(f"There is no {kind} file {name!r}. Check the path.")
     choices = shipped_names(folder)
     if name not in choices:
-        raise unknown(kind, name, choices)
+        error = unknown(kind, name, choices)
+        beside = [file for suffix in (".yaml", ".yml") if Path(file := f"{name}{suffix}").is_file()]
+        if beside:
+            raise UserError(f"{error} A file is named with its suffix: {beside[0]}.")
+        raise error
     return choices[name]
 
 
@@ -376,7 +381,37 @@ _PLAIN = {  # messages of pydantic in the words of YAML
     "int_from_float": "a whole number is expected",
     "int_parsing": "a whole number is expected",
     "int_type": "a whole number is expected",
+    "float_parsing": "a number is expected",
+    "float_type": "a number is expected",
+    "bool_parsing": "true or false is expected",
+    "bool_type": "true or false is expected",
+    "string_type": "text is expected",
 }
+_LIMITS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "greater than or equal to"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "less than or equal to"),
+}
+_PLAIN_CLASSES = {"Sequence": "list_type", "Mapping": "dict_type"}  # what an instance of is wanted
+
+
+def plain_problem(problem: "ErrorDetails") -> str:
+    """Return what pydantic found, in the words of YAML, without a full stop."""
+    facts = problem.get("ctx", {})
+    kind = problem["type"]
+    if kind == "is_instance_of":
+        kind = _PLAIN_CLASSES.get(facts["class"], kind)
+    if kind == "literal_error":
+        choices = re.findall("'([^']*)'", facts["expected"])
+        near = nearest(str(problem["input"]), choices).strip()
+        return f"{facts['expected']} is expected" + (
+            f" ({near[0].lower()}{near[1:]})" if near else ""
+        )
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        return f"should be {words} {facts[key]:g}"
+    return _PLAIN.get(kind) or problem["msg"].removeprefix("Value error, ")
 
 
 def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: Path | None) -> str:
@@ -388,13 +423,12 @@ def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: 
         if keys[-1] in at.old_keys:
             return f"{where} is called {at.old_keys[keys[-1]]} since version 0.2."
         known = list(at.model_fields)
-        return (
-            f"{where} is not known.{nearest(keys[-1], known)} "
-            f"Keys allowed here: {', '.join(known)}."
-        )
+        home = _home(model, keys[-1])
+        near = f" Did you mean {home!r}?" if home else nearest(keys[-1], known)
+        return f"{where} is not known.{near} Keys allowed here: {', '.join(known)}."
     if problem["type"] == "missing":
         return f"{where} is required."
-    message = _PLAIN.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    message = plain_problem(problem)
     if problem["type"] in ("model_type", "dict_type"):
         at = _model_at(model, keys)
         message += "" if at is model else f", of these: {', '.join(at.model_fields)}"
@@ -403,15 +437,39 @@ def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: 
     return f"{where}: {message}. Received: {shortened(problem['input'])}."
 
 
+def _home(model: type[Document], key: str) -> str | None:
+    """Return the full name of the nested key that is called so, if there is one such least deep."""
+    level, seen = {"": model}, {model}
+    while level:
+        found = [above + key for above, each in level.items() if above and key in each.model_fields]
+        if found:
+            return found[0] if len(found) == 1 else None
+        below = {
+            f"{above}{name}.": nested
+            for above, each in level.items()
+            for name, field in each.model_fields.items()
+            for nested in _nested(field.annotation)
+        }
+        level = {above: each for above, each in below.items() if each not in seen}
+        seen |= set(level.values())
+    return None
+
+
+def _nested(annotation: Any) -> list[type[Document]]:
+    """Return the documents that a field may hold."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    candidates += [a for c in candidates for a in getattr(c, "__args__", ())]
+    found = [c for c in candidates if isinstance(c, type) and issubclass(c, Document)]
+    return list(dict.fromkeys(found))
+
+
 def _model_at(model: type[Document], keys: list[str]) -> type[Document]:
     """Return the nested model that `keys` leads to."""
     for key in keys:
         field = model.model_fields.get(key)
         if field is None:
             continue  # a list index, a mapping's key or a union's tag
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        candidates += [a for c in candidates for a in getattr(c, "__args__", ())]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Document)]
+        nested = _nested(field.annotation)
         if nested:
             model = nested[0]
     return model

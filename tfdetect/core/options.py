@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
+from tfdetect.core.documents import plain_problem
 from tfdetect.core.errors import UserError, nearest
 
 _CHECKED_BY_DEFAULT = (bool, int, float, str)
@@ -128,5 +129,6 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
     except ValidationError as error:
         problem = error.errors()[0]
         where += "".join(f".{part}" for part in problem["loc"] if isinstance(part, int))
-        message = problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {message}. Received: {problem['input']!r:.80}.") from None
+        raise UserError(
+            f"{where}: {plain_problem(problem)}. Received: {problem['input']!r:.80}."
+        ) from None

@@ -88,7 +88,9 @@ def explain_set(
     rows = rows.append_column("number", pa.array(range(rows.num_rows), pa.int64()))
     sums, features = _MapSums(classes), _FeatureSums(classes)
     tests: dict[str, list[tuple[float, float, float]]] = {}
-    log(f"explaining {rows.num_rows:,} images of {split}")
+    total = catalog.split(split).num_rows
+    chosen = "" if rows.num_rows == total else f" of {total:,}, evenly of each class (--count)"
+    log(f"explaining {rows.num_rows:,} images of {split}{chosen}")
     if elsewhere is None:
         found_images = ImageExplainer(run, stages).explain(catalog, rows)
         images = console.track(found_images, "explaining", rows.num_rows, "images")
@@ -375,10 +377,18 @@ def _tests_part(found: ExplanationResult) -> Markup:
     )  # fmt: skip
 
 
+_EXPLAINED = (
+    "correlation when shuffled: with the map of the same network with shuffled weights; near 1 the "
+    "map shows the image, not the detector",
+    "fall: of the verdict's logit when the patches that the map names lose their texture; a "
+    "difference whose interval contains 0 is no better than chance",
+)
+
+
 def terminal(found: ExplanationResult) -> str:
     """Return the tests of the maps as a table for the terminal."""
     headers, rows = _rows(found)
-    return console.format_table(rows, headers)
+    return "\n".join([console.format_table(rows, headers), *_EXPLAINED])
 
 
 def _rows(found: ExplanationResult) -> tuple[list[str], list[list[str]]]:

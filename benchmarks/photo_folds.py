@@ -2,6 +2,7 @@
 
     python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
     python benchmarks/photo_folds.py DATASET FEATURES --branches clip [--blocks 6,8] [--validation]
+    python benchmarks/photo_folds.py DATASET FEATURES --curve [DRAWS]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
     python benchmarks/photo_folds.py DATASET FEATURES --more DATASET FEATURES [--before FILE]
 
@@ -11,10 +12,11 @@ P(fake) over an image's windows and the logits over the branches, and is measure
 out. Sets of one subject (faces, shoes, cats and dogs) are left out together, or the subject would
 reveal the label. Every image gets its score from a fit that knew neither its generator nor its
 source. With these scores false positives on each camera source are counted, at the threshold that
-5% of the other authentic images pass. --curve repeats the folds with a part of the generators, or
-of the images, in training. --more adds the images of another dataset to training alone.
---validation fits once on the manifest's training split and measures on its validation split.
---predictions measures a run that was trained on other data on the same folds.
+5% of the other authentic images pass. --curve repeats the folds with a part of the generators, of
+the sources of authentic images, or of all images, in training. --more adds the
+images of another dataset to training alone. --validation fits once on the manifest's training split
+and measures on its validation split. --predictions measures a run that was trained on other data on
+the same folds.
 """
 
 import argparse
@@ -250,35 +252,42 @@ def measure_validation(arrays, score, usable, fake):
         ), sep="  ", flush=True)  # fmt: skip
 
 
-def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws=4):
-    """Return the macro AUC over the folds by how many generators, or images, were trained on."""
-    generators = np.unique(names[fake & usable])
+def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws):
+    """Return the AUC of each draw and fold with a part of the images, generators or sources.
+
+    Print the macro average of each part, and its difference from that of all images, both with
+    95% intervals over the folds.
+    """
+    parts = [("images", part) for part in (1.0, 0.125, 0.25, 0.5)]
+    parts += [(kind, part) for kind in ("generators", "sources") for part in (2, 4, 8, 12)]
     curves = {}
-    kinds = [("generators", part) for part in (2, 4, 8, 12)] + [
-        ("images", part) for part in (0.125, 0.25, 0.5, 1.0)
-    ]
-    for kind, part in kinds:
+    for kind, part in parts:
         values = []
-        for draw in range(draws):
+        for draw in range(1 if part == 1.0 else draws):
             rng = np.random.default_rng(draw)
-            aucs = []
+            values.append([])
             for generator, sources in folds.items():
                 held = np.isin(names, [generator, *sources])
                 train = usable & ~held
-                if kind == "generators":
-                    others = rng.permutation(generators[generators != generator])[:part]
-                    train &= ~fake | np.isin(names, others)
-                else:
+                if kind == "images":
                     train &= rng.random(len(names)) < part
+                else:
+                    chosen = fake if kind == "generators" else ~fake
+                    others = rng.permutation(np.unique(names[train & chosen]))[:part]
+                    train &= ~chosen | np.isin(names, others)
                 found = fit_branches(arrays, train, fake, names, branches, l2)
                 rows = usable & held
                 scores = np.mean(list(found("plain", rows).values()), axis=0)
-                aucs.append(roc_auc_score(fake[rows], scores))
-            values.append(np.mean(aucs))
-        curves[f"{kind} {part}"] = [float(np.mean(values)), float(np.std(values))]
-        print(f"  {kind} {part:<6} {np.mean(values):.3f} (standard deviation {np.std(values):.3f})",
-              flush=True)  # fmt: skip
-    return curves
+                values[-1].append(roc_auc_score(fake[rows], scores))
+        curves[f"{kind} {part}"] = values
+        by_fold = np.mean(values, axis=0)
+        mean, low, high = macro_average(by_fold, np.random.default_rng(0))
+        change = by_fold - np.mean(curves["images 1.0"], axis=0)
+        less, least, most = macro_average(change, np.random.default_rng(0))
+        print(f"  {kind} {part:<6} {mean:.3f} [{low:.3f}, {high:.3f}], less all images "
+              f"{less:+.3f} [{least:+.3f}, {most:+.3f}], standard deviation over draws "
+              f"{np.std(np.mean(values, axis=1)):.3f}", flush=True)  # fmt: skip
+    return {"folds": folds, "auc": curves}
 
 
 def main():
@@ -295,7 +304,8 @@ def main():
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="train on the reproductions of "
                         "photo_pairs.py, too; with --branches native --center")  # fmt: skip
     parser.add_argument("--pairs-alone", action="store_true", help="and on no other fake")
-    parser.add_argument("--curve", action="store_true", help="learning curves instead")
+    parser.add_argument("--curve", type=int, nargs="?", const=4, metavar="DRAWS", help="learning "
+                        "curves instead, means of so many draws (default: %(const)s)")  # fmt: skip
     parser.add_argument("--more", type=Path, nargs=2, metavar=("DATASET", "FEATURES"),
                         help="train on these, too; related generators are left out")  # fmt: skip
     parser.add_argument("--more-label", choices=("real", "fake"), help="and only on this class")
@@ -330,7 +340,8 @@ def main():
     folds = make_folds(table, usable & own)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
     if args.curve:
-        curves = learning_curves(arrays, usable & own, fake, names, folds, branches, args.l2)
+        part = usable & own
+        curves = learning_curves(arrays, part, fake, names, folds, branches, args.l2, args.curve)
         return args.output and args.output.write_text(json.dumps(curves, indent=2))
     pairs = load_pairs(args.pairs, table["path"]) if args.pairs else None
     files = headers(args.dataset, table["path"])

@@ -248,7 +248,7 @@ def test_no_readable_image_and_a_class_without_images(tmp_path):
     assert found.level == UNRELIABLE
     for path in root.rglob("real/*.jpg"):
         path.write_bytes(b"no image at all")
-    with pytest.raises(UserError, match="None of the 120 images of set can be read"):
+    with pytest.raises(UserError, match="set: of 120 images none can be read"):
         audited(root)
 
 

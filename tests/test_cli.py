@@ -325,6 +325,10 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     assert code == 0 and "3 epochs, each 9 batches of 32 images" in out, error
     assert "train 144 authentic + 144 altered" in out and "parameters" in out
     assert "epochs: 3" not in out and len(out.splitlines()) == 9
+    one = ("--set", "training.batch_size=144", "--set", "training.epochs=1",
+           "--set", "training.early_stopping=null")  # fmt: skip
+    code, out, error = call("train", [*arguments, *one], capsys)
+    assert code == 0 and "1 epoch, each 2 batches of 144 images" in out, error
     code, out, error = call("train", [*arguments, "--show-config"], capsys)
     assert code == 0 and "  epochs: 3\n" in out, error
     done = run("tfdetect.train", *arguments, "--json", cwd=here, FORCE_COLOR="1")

@@ -453,6 +453,8 @@ def test_explain_a_set(shared_run, tmp_path, capsys):
         assert value["gain"]["value"] == pytest.approx(value["fall"] - value["random"], abs=2e-4)
     assert (output / "figures" / "maps.png").is_file()
     assert (output / "figures" / "features.png").is_file()
+    assert run_command(explain_command, [*arguments, "--max-pixels", "100"]) == 2
+    assert "more than 100 (max_pixels)" in capsys.readouterr().err
     assert run_command(explain_command, [str(shared_run[0].path), "--count", "0"]) == 2
     assert "--count" in capsys.readouterr().err
     assert run_command(explain_command, [*arguments, "--features", "stage9"]) == 2

@@ -88,7 +88,7 @@ def test_it_goes_on_where_it_stopped(videos, tmp_path, capsys):
     with Image.open(tmp_path / "real/youtube/000/0000.png") as face:
         assert face.size == (64, 64)
     code, out, _ = run([videos, "--output", tmp_path, "--every", "8"], capsys)
-    assert code == 0 and "0 faces" in out and "3 videos were done before" in out
+    assert code == 0 and "0 faces" in out and "3 done before" in out
 
 
 def test_mistakes_are_explained(tmp_path, capsys):

@@ -542,7 +542,7 @@ def test_links_count_once_in_a_class_and_split(tmp_path):
     }  # fmt: skip
     again = [r for r in scanned.left_out.to_pylist() if r["reason"].startswith(SAME_FILE)]
     assert [r["path"] for r in again] == ["train/real/b/1.png", "train/real/b/2.png"]
-    assert "2 paths lead through links to files that count already" in scanned.warnings[0]
+    assert "2 paths through links to files that count already" in scanned.warnings[0]
     assert scanned.warnings[1] == (
         "several splits have the same files through links: train/real/a/1.png = val/real/hard.png"
     )

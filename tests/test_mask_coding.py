@@ -204,6 +204,9 @@ def test_inverted_masks_are_asked_about_not_guessed(tmp_path):
     assert not np.array_equal(truths(catalog)[0], drawn(0))
     with pytest.raises(UserError, match="mask_inverted"):
         check_masks(catalog.masks)
+    [line] = catalog.describe_masks()  # the question itself is asked once, by the error
+    assert "(detected); but it is not clear that these are altered" in line
+    assert not any("mask_inverted" in warning for warning in catalog.warnings)
     text = (tmp_path / "dataset.yaml").read_text()
     for answer, expected in (("true", drawn(0)), ("false", ~drawn(0))):
         (tmp_path / "dataset.yaml").write_text(f"{text}mask_inverted: {answer}\n")
@@ -218,7 +221,7 @@ def test_masks_of_authentic_images_are_never_alterations(tmp_path):
     catalog = catalog_of(tmp_path / "dataset.yaml")
     masks = catalog.masks["coded"]
     assert masks.info.coverage["real"].count == COUNT and not masks.questions
-    assert any("authentic class, mark pixels" in note for note in masks.notes)
+    assert any("Pixels are marked in" in note for note in masks.notes)
     rows = catalog.table.to_pylist()
     assert all((row["mask"] is None) == (row["label"] == 0) for row in rows)
     full = levels(np.ones((SIDE, SIDE)), 0, 255)
@@ -235,6 +238,42 @@ def test_masks_of_authentic_images_are_never_alterations(tmp_path):
         "though these are authentic"
         in catalog_of(tmp_path / "dataset.yaml").masks["coded"].questions[0]
     )
+
+
+def test_what_was_given_is_not_called_detected(tmp_path):
+    for spec, source in {
+        "": "detected",
+        "mask_values: [0, 255]\n": "channel detected, the rest as the dataset spec says",
+        "mask_channel: gray\n": "values detected, the rest as the dataset spec says",
+        "mask_channel: gray\nmask_values: [0, 255]\n": "as the dataset spec says",
+    }.items():
+        masks = catalog_of(write_set(tmp_path, spec=spec)).masks["coded"]
+        assert masks.source == source and f"({source})" in masks.describe()
+
+
+def test_masks_without_the_channel_that_was_given_are_refused_by_its_name(tmp_path):
+    spec = write_set(tmp_path, spec="mask_channel: alpha\n")
+    with pytest.raises(UserError) as caught:
+        catalog_of(spec)
+    assert "no alpha channel, by which masks are read (mask_channel: alpha)" in str(caught.value)
+    assert "as the other masks" not in str(caught.value)
+
+
+def test_unfit_masks_of_authentic_images_can_be_read_but_not_used(tmp_path):
+    spec = write_set(tmp_path, authentic_masks=True)
+    text = spec.read_text().replace("[real], mask: 'masks", "[real], mask: 'wide")
+    spec.write_text(text)
+    (tmp_path / "wide").mkdir()
+    for number in range(COUNT):
+        Image.new("L", (3 * SIDE, SIDE)).save(tmp_path / "wide" / f"{number}.png")
+    notes = catalog_of(spec).masks["coded"].notes
+    assert f"{COUNT} masks of authentic images cannot be used, and none is needed" in notes
+
+
+def test_a_message_about_mask_values_names_them_once(tmp_path):
+    with pytest.raises(UserError) as caught:
+        located(write_set(tmp_path, spec="mask_values: [9, 3]\n"))
+    assert str(caught.value).lower().count("received") == 1 and "[9, 3]" in str(caught.value)
 
 
 def striped(altered):
@@ -303,7 +342,7 @@ def test_every_fault_is_named_and_counted(tmp_path):
     }  # fmt: skip
     assert masks.info.resized == 1 and masks.info.orphans == 1
     assert "1 of 4 masks of 'fake' are empty (masks/0.png)" in masks.questions[0]
-    assert any("belong to no image" in note for note in masks.notes)
+    assert any("without an image" in note for note in masks.notes)
     rows = {row["path"]: row for row in catalog.table.to_pylist()}
     assert rows["fake/0.png"]["label"] == 1  # never relabeled
     assert rows["fake/0.png"]["mask"] is None and rows["fake/0.png"]["mask_coverage"] == 0
@@ -329,7 +368,7 @@ def test_masks_of_turned_images(tmp_path):
     catalog = catalog_of(tmp_path / "dataset.yaml")
     [(path, error)] = zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error")))
     assert path == "fake/0.png" and "EXIF orientation" in error
-    assert any("1 images are turned" in problem for problem in catalog.masks["coded"].problems)
+    assert any("1 image turned by the EXIF" in problem for problem in catalog.masks["coded"].problems)
     assert truths(catalog)[1].shape == (SIDE, 20)
 
 

@@ -385,7 +385,8 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_run(folder_dataset, tmp_path, monkey
 def test_resuming_what_is_complete_or_absent(shared_run, tmp_path, capsys):
     run, _ = shared_run
     code, _, err = call("train", ["--resume", run.path], capsys)
-    assert code == 0 and "is complete; there is nothing to resume" in err
+    assert code == 0 and "is finished; there is nothing to resume" in err
+    assert f"tfdetect.train --from {run.path} --dataset DATASET" in err
     with pytest.raises(UserError, match="no unfinished run"):
         load_plan(tmp_path / "nothing")
     with pytest.raises(UserError, match="no unfinished run of this experiment"):

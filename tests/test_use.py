@@ -21,6 +21,8 @@ from PIL import Image
 from zoo import make
 
 import tfdetect
+from tfdetect.api.detect import Predictions
+from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.open_run import open_run
@@ -40,6 +42,7 @@ from tfdetect.imaging.read import decode_any
 from tfdetect.models.exports import answers
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
+from tfdetect.predict import _say_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -233,6 +236,28 @@ def test_collect(tmp_path):
     found = find_images([str(tmp_path / "**/*.PNG"), str(tmp_path / "sub/c.txt")])
     assert [Path(p).name for p in found.paths] == ["b.PNG", "c.txt"]
     assert len(find_images([str(tmp_path / "a.jpg"), str(tmp_path)]).paths) == 3
+
+
+def test_a_file_that_is_given_twice_is_judged_once(shared_run, tmp_path, capsys):
+    run, root = shared_run
+    names = ("a.png", "sub/b.png")
+    (tmp_path / "sub").mkdir()
+    for name, source in zip(names, sorted((root / "test" / "fake").iterdir())):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    first, second = (str(tmp_path / name) for name in names)
+    (tmp_path / "z.png").symlink_to(first)
+    code, out, err = call("predict", [run.path, second, tmp_path, second, "--json"], capsys)
+    assert code == 0
+    assert [row["path"] for row in json.loads(out)] == [second, first]
+    assert "Files: 5 = 2 images + 3 given twice. 3 files were given twice and count once" in err
+    assert str(tmp_path / "z.png") in err
+    api = tfdetect.load(run).predict([first, str(tmp_path / "z.png")], progress=False)
+    assert [row["path"] for row in api] == [first]
+    copy = tmp_path / "copy.png"  # the same bytes, but another file
+    copy.write_bytes(Path(first).read_bytes())
+    assert len(tfdetect.load(run).predict([first, copy], progress=False)) == 2
+    _, _, err = call("predict", [run.path, first, first], capsys)
+    assert "Files: 2 = 1 image + 1 given twice. 1 file was given twice and counts once" in err
 
 
 def test_a_folder_without_images_costs_itself(shared_run, tmp_path, capsys):
@@ -597,6 +622,20 @@ def test_one_mask_that_cannot_be_written_costs_itself(tmp_path):
     assert failed.reasons == {tmp_path / "masks/b": "Is a directory"}
     written = sorted(p.name for p in (tmp_path / "masks").glob("[ac].*"))
     assert written == [f"{n}.{k}.png" for n in "ac" for k in ("altered", "mask", "overlay")]
+
+
+def test_masks_are_announced_where_some_were_written(tmp_path, capsys):
+    columns = {
+        "path": Column.texts(["a.png", "b.png"]), "error": Column.texts([None, None]),
+        "copied_fraction": Column(np.zeros(2), np.zeros(2, bool)),
+    }  # fmt: skip
+    masks = tmp_path / "masks"
+    for names, said in (("a", True), ("ab", False), ("", True)):
+        unwritten = {masks / name: "No space left on device" for name in names}
+        _say_files(Predictions(Table(columns), (), unwritten), unwritten, masks)
+        err = capsys.readouterr().err
+        assert (f"Masks and overlays in {masks}" in err) == said
+        assert ("Not written" in err) == bool(names)
 
 
 def test_the_report_says_what_became_of_every_file(shared_run):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import counted, shell_command
 
 if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
@@ -106,7 +106,7 @@ def _report(audit: "Audit", output: Path, silent: bool) -> None:
 
     write_report(audit, output)
     if not silent:
-        console.result(f"dataset {audit.spec.name}, {audit.traits.num_rows:,} images")
+        console.result(f"dataset {audit.spec.name}, {counted(audit.traits.num_rows, 'image')}")
         for line in describe_data(audit.spec, audit.catalog):
             console.result(line)
         console.result()

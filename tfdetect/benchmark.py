@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
     from tfdetect.benchmarks.result_types import PlannedScores
@@ -106,7 +107,9 @@ def _show_plan(values: "Mapping[str, list[PlannedScores]]") -> None:
         for suite, row in rows
     ])  # fmt: skip
     now = [row["images"] for _, row in rows if not row["scored"]]
-    console.result(f"\n{len(rows) - len(now)} scored before, {len(now)} now ({sum(now):,} images)")
+    console.result(
+        f"\n{len(rows) - len(now)} scored before, {len(now)} now ({counted(sum(now), 'image')})"
+    )
     console.result(f"next    {command_line('benchmark', without=('--dry-run',))}")
 
 

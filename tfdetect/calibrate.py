@@ -72,6 +72,7 @@ def parser() -> cli.Parser:
                      "recognized")  # fmt: skip
     cli.add_no_images(out)
     cli.add_batch_size(out)
+    cli.add_max_pixels(out, of_spec=True)
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
         empty_masks=args.empty_masks, threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
         tile_pooling=args.tile_pooling, keep_hashes=not args.no_hashes, batch_size=args.batch_size,
-        **cli.progress_of(args),
+        max_pixels=args.max_pixels, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

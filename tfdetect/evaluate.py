@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
     from tfdetect import api
@@ -176,7 +177,7 @@ def _show_streamed(values: "dict[str, StreamedResult]") -> None:
         ]
         if found["auc_error_bound"] is not None:
             rows.append(("AUC, off by at most", f"{found['auc_error_bound']:.1e}"))
-        counts = f"{found['count']:,} images, {found['unreadable']:,} unreadable"
+        counts = f"{counted(found['count'], 'image')}, {found['unreadable']:,} unreadable"
         console.table(rows, ["metric", "value"], title=f"{split}: {counts}")
 
 

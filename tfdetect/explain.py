@@ -6,6 +6,7 @@ from pathlib import Path
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import shell_command
 
 
@@ -51,6 +52,7 @@ def parser() -> cli.Parser:
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for explanation.html and "
                      "explanation.json (default: the run; for another dataset or --front-end "
                      "RUN/evaluations/NAME)")  # fmt: skip
+    cli.add_max_pixels(out, of_spec=True)
     cli.add_json(out)
     cli.add_quiet(out)
     cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside the folder for the result")
@@ -72,8 +74,9 @@ def main(argv: list[str]) -> None:
 
     if args.front_end is not None:
         results = api.show_front_ends(
-            args.run, args.front_end, output=args.output, progress=not args.quiet
-        )
+            args.run, args.front_end, output=args.output, progress=not args.quiet,
+            max_pixels=args.max_pixels or MAX_PIXELS,
+        )  # fmt: skip
         if args.json:
             return console.print_json(results.values)
 
@@ -84,8 +87,7 @@ def main(argv: list[str]) -> None:
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         split=args.split, count=args.count, stages=args.features, output=args.output,
-        cluster=cluster,
-        **cli.progress_of(args),
+        cluster=cluster, max_pixels=args.max_pixels, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

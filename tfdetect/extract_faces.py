@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
     from tfdetect.data.face_detectors import FaceCrop
@@ -81,9 +82,9 @@ def _crop_videos(args: argparse.Namespace) -> int:
         "frames_without_face": sum(cut.missed for cut in cuts),
     }  # fmt: skip
     text = (
-        f"{counts['faces']:,} faces from {counts['videos']} videos in {args.output} "
-        f"({counts['videos_done_before']} videos were done before, {len(failed)} failed, "
-        f"{counts['frames_without_face']:,} frames without a face)"
+        f"{counted(counts['faces'], 'face')} from {counted(counts['videos'], 'video')} in "
+        f"{args.output} ({counts['videos_done_before']:,} done before, {len(failed):,} failed, "
+        f"{counted(counts['frames_without_face'], 'frame')} without a face)"
     )
     return _finish(args, failed, counts, text, nothing_read=len(failed) == len(videos))
 
@@ -108,8 +109,8 @@ def _crop_images(args: argparse.Namespace) -> int:
         "images_without_face": len(results) - len(failed) - faces,
     }  # fmt: skip
     text = (
-        f"{faces:,} faces from {counts['images']:,} images in {args.output} "
-        f"({counts['images_done_before']:,} images were done before, {len(failed):,} failed, "
+        f"{counted(faces, 'face')} from {counted(counts['images'], 'image')} in {args.output} "
+        f"({counts['images_done_before']:,} done before, {len(failed):,} failed, "
         f"{counts['images_without_face']:,} without a face)"
     )
     return _finish(args, failed, counts, text, nothing_read=len(failed) == len(results))

@@ -143,7 +143,7 @@ def _open_detectors(
             from tfdetect.data.image_files import find_images
 
             files = find_images(images)
-            if files.unreadable or files.other:
+            if files.noteworthy:
                 console.log(files.describe())
     return [(api.load(each.run), each.images) for each in choices]
 
@@ -213,10 +213,11 @@ def _predict(
 def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
     """Print where masks and pages are, and that some could not be written."""
     readable = [row for row in found if row["error"] is None]
-    if masks and readable:
+    failed = sum(path.is_relative_to(masks) for path in unwritten) if masks else 0
+    if masks and len(readable) > failed:
         console.log(f"Masks and overlays in {masks}")
-        if all(row["copied_fraction"] is None for row in readable):
-            console.warn(_NO_SEARCH)
+    if masks and readable and all(row["copied_fraction"] is None for row in readable):
+        console.warn(_NO_SEARCH)
     for page in found.pages:
         console.log(f"Explained in {printable(page)}")
     if unwritten:

@@ -6,9 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.compute as pc
-
 from tfdetect.core import console
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text, write_json
@@ -18,7 +17,7 @@ from tfdetect.core.run import TRANSFER, Run
 from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import counted, shell_command
 from tfdetect.data.catalog import Catalog, changed_counts, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
@@ -250,7 +249,7 @@ def _fit(
     finish_interrupted: bool = True,
 ) -> "FitResult":
     """Prepare the data and train; `folder` is where the training's state and logs are."""
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_stream import training_data, without_known_masks
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
@@ -265,14 +264,16 @@ def _fit(
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(job.plan.spec)
-    if with_masks and not pc.any(catalog.split("train")["mask"].is_valid()).as_py():
-        job.log("No training image has a known mask: the augmentation 'forgery' makes all of them.")
+    if sentence := without_known_masks(catalog, with_masks):
+        job.log(sentence)
     workers = job.devices.workers
     validation = validation_data(
         catalog, catalog.split("validation"), data, classes, training.batch_size,
         with_masks=with_masks, cluster=workers.cluster if workers else None,
     )  # fmt: skip
-    log_epochs = [EpochLog(training, job.log, classes)] if job.progress else []
+    log_epochs = (
+        [EpochLog(training, job.log, classes, cuts_windows(data.resize))] if job.progress else []
+    )
 
     def unaugmented() -> "tf.data.Dataset":
         return unaugmented_images(catalog, catalog.split("train"), data, training.batch_size)
@@ -373,7 +374,9 @@ class _SkippedFiles:
             }
             self._write()
             names = ", ".join(list(broken)[:3])
-            console.warn(f"{len(broken)} files became unreadable and are skipped: {names}")
+            console.warn(
+                f"skipped, since unreadable by now: {counted(len(broken), 'file')}: {names}"
+            )
 
     def check(self, spec: DatasetSpec) -> None:
         """Check that not too many images cannot be used.

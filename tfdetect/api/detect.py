@@ -294,8 +294,9 @@ class Detector:
             max_pixels: a file whose image has more pixels is not decoded.
 
         Returns:
-            One row per image. A file that cannot be read, or a folder without images, has a row
-            with its `error`. A mask or a page that cannot be written is in `unwritten`; the others
+            One row per image, also of a file that is given twice: by its path again, in a folder or
+            by a link. A file that cannot be read, or a folder without images, has a row with its
+            `error`. A mask or a page that cannot be written is in `unwritten`; the others
             are written.
 
         Raises:
@@ -312,7 +313,7 @@ class Detector:
         authentic = self.class_names[:1]
         with tempfile.TemporaryDirectory() as folder:
             given = find_given(images, Path(folder))
-            if progress and (given.files.unreadable or given.files.other):
+            if progress and given.files.noteworthy:
                 console.log(given.files.describe())
             writer = None if masks is None else _mask_writer(masks, given, failed, max_pixels)
             job = _Job(

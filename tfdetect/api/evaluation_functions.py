@@ -231,6 +231,7 @@ def calibrate(
     images_in_report: bool = True,
     keep_hashes: bool = True,
     batch_size: int = 64,
+    max_pixels: int | None = None,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> EvaluationResults:
@@ -268,7 +269,7 @@ def calibrate(
             every P(fake). By default as the run has it.
         keep_hashes: whether the run keeps hashes of its training images (16 bytes each), by which
             copies of them are recognized; only on the run's own dataset.
-        images_in_report, batch_size, progress, log: see `evaluate`.
+        images_in_report, batch_size, max_pixels, progress, log: see `evaluate`.
 
     Returns:
         The evaluation of the calibrated run, which is its `run`.
@@ -300,6 +301,7 @@ def calibrate(
     spec, roots, target = evaluation_data(
         run, text_of(dataset), path_of(data_dir), authentic, None, label
     )
+    spec = spec.with_values(max_pixels=max_pixels)
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.evaluation.calibrate_finished_run import calibrate_finished_run

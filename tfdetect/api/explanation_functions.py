@@ -12,6 +12,7 @@ from tfdetect.api.results import Results
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spark_cluster import SparkCluster
@@ -31,6 +32,7 @@ def explain(
     stages: Sequence[str] = (),
     output: str | Path | None = None,
     cluster: SparkCluster | None = None,
+    max_pixels: int | None = None,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> Results:
@@ -47,12 +49,12 @@ def explain(
             "stage2", and so on, or "all"; by default the last features alone.
         output: folder for explanation.html and explanation.json; by default as in `evaluate`.
         cluster: a Spark cluster that explains the images; see `evaluate`.
-        progress, log: see `evaluate`.
+        max_pixels, progress, log: see `evaluate`.
 
     Returns:
         The content of explanation.json as `values`, with the sanity checks of the maps.
     """
-    job = prepare_evaluation(run, dataset, data_dir, authentic, output)
+    job = prepare_evaluation(run, dataset, data_dir, authentic, output, max_pixels=max_pixels)
     import_tensorflow()
     from tfdetect.data.evaluation_data import split_to_evaluate
     from tfdetect.explanation.explain_set import explain_set
@@ -75,6 +77,7 @@ def show_front_ends(
     *,
     output: str | Path | None = None,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> Results:
     """Show what front-ends leave of an image: residual, SRM, Bayar, NPR and DCT, side by side.
 
@@ -86,6 +89,7 @@ def show_front_ends(
         output: folder for front_ends.html and front_ends.json; by default
             evaluations/front_ends-IMAGE in the run.
         progress: whether to show progress.
+        max_pixels: an image with more pixels is refused.
 
     Returns:
         The content of front_ends.json as `values`.
@@ -105,5 +109,5 @@ def show_front_ends(
     from tfdetect.explanation.front_ends import show_front_ends as show
 
     with writing_results(run, target, images, progress) as (_, folder):
-        values = show(run, path, folder)
+        values = show(run, path, folder, max_pixels)
     return Results(run, values, target, target / "front_ends.html")

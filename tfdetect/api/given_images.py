@@ -42,14 +42,17 @@ class GivenImages:
 def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
     """Return the files of images; pixels are written into `folder` as PNG, bytes as they are.
 
+    A file that is given twice comes once.
+
     Raises:
         UserError: a path does not exist, no image can be read, or an array is not an image.
     """
-    given = GivenImages([], [], [], ImageFiles())
+    given, seen = GivenImages([], [], [], ImageFiles()), set[object]()
     for number, image in enumerate(_each(images), 1):
         encoded = _encoded(image)
         if isinstance(image, str | Path):
             files = images_of(str(image))
+            files.drop_repeated(seen)
             given.files.extend(files)
             paths, names = files.paths, [addresses.shown(path) for path in files.paths]
         elif encoded is not None:

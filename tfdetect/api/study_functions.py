@@ -21,7 +21,7 @@ from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
-from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_path
+from tfdetect.core.text import MAX_NAME_BYTES, checked_name, counted, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
@@ -122,7 +122,7 @@ def learning_curve(
     catalog = find_data(plan, progress, log)
     subsets = make_subsets(plan, catalog, by, points, range(seeds), equal_images)
     sizes = len({subset.size for subset in subsets.values()})
-    log(f"{len(subsets)} trainings of {sizes} sizes; folder: {folder}")
+    log(f"{counted(len(subsets), 'training')} of {counted(sizes, 'size')}; folder: {folder}")
     plan = with_possible_settings(plan, (subset.catalog for subset in subsets.values()), log)
     trainings = {
         name: (plan.with_settings([f"seed={plan.experiment.seed + subset.seed}"]), subset.catalog)
@@ -195,7 +195,10 @@ def compare_variants(
     from tfdetect.generalization.variants import measure_variants
 
     catalog = find_data(plan, progress, log)
-    log(f"{len(trainings)} trainings of {len(variants)} variants; folder: {folder}")
+    log(
+        f"{counted(len(trainings), 'training')} of {counted(len(variants), 'variant')}; folder: "
+        f"{folder}"
+    )
     wanted = {name: (own, catalog) for name, (_, _, own) in trainings.items()}
     check_each(wanted, devices)
     if dry_run:
@@ -294,7 +297,10 @@ def matrix(
     with writing_on(None if dry_run else cluster, folder, roots_of(plan), progress) as jobs:
         catalog = find_data(plan, progress, log)
         domains = find_domains(catalog, by, leave_sources_out)
-        log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
+        log(
+            f"{counted(len(domains.names), 'training')}: {', '.join(domains.names)}; folder: "
+            f"{folder}"
+        )
         if domains.left_out:
             console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
         trainings = train_matrix.trainings_of(plan, catalog, domains, leave_one_out, log)

@@ -3,7 +3,9 @@
 from typing import Any
 
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.text import counted
 from tfdetect.data.describe import describe_counts
+from tfdetect.data.training_stream import without_known_masks
 from tfdetect.models.detector import describe
 from tfdetect.train_run import TrainingJob
 from tfdetect.training.check_training import build_checked
@@ -27,10 +29,12 @@ def describe_job(job: TrainingJob) -> dict[str, str]:
     classes = [f"{names[0]}{authentic}", *names[1:_SHOWN_CLASSES]]
     if len(names) > _SHOWN_CLASSES:
         classes.append(f"... ({len(names):,} in all)")
+    masks = without_known_masks(job.catalog, model.mask_head is not None)
     return {
         "experiment": f"{experiment.name} ({plan.chosen})",
         "data": f"{plan.spec.name}: {describe_counts(plan.spec, job.catalog)}",
         "classes": ", ".join(classes),
+        **({"masks": masks} if masks else {}),
         "images": "; ".join(images),
         "detector": "; ".join(detector),
         "training": _describe_training(experiment, job.catalog.split("train").num_rows),
@@ -55,21 +59,23 @@ def _describe_training(experiment: Experiment, images: int) -> str:
     """Return epochs, batches and optimizer of a training on so many images."""
     training = experiment.training
     epochs = [stage.epochs for stage in training.stages] or [training.epochs]
-    text = f"{' + '.join(map(str, epochs))} epochs"
+    text = f"{' + '.join(map(str, epochs))} epoch{'' if epochs == [1] else 's'}"
     if training.stages:
-        text = f"{len(epochs)} stages of {text}"
-    batch = f"{training.batch_size} images"
+        text = f"{counted(len(epochs), 'stage')} of {text}"
+    batch = counted(training.batch_size, "image")
     if training.accumulate > 1:
         batch += f" (weights change every {training.accumulate} batches)"
     if training.replay:  # an epoch is one pass over the new images
         steps = f"of batches of {batch}, {training.replay:.0%} of them from the run's own data"
     else:
         count = training.steps_of_epoch(images)
-        steps = f"{count:,} batch{'' if count == 1 else 'es'} of {batch}"
+        steps = f"{counted(count, 'batch', 'batches')} of {batch}"
     optimizer, schedule = training.optimizer, training.schedule.name
     text += f", each {steps}; {optimizer.name}, learning rate {optimizer.learning_rate:g}"
     text += "" if schedule == "constant" else f" ({schedule})"
     if training.early_stopping is not None:
-        text += f"; stops after {training.early_stopping} epochs without a better validation"
+        text += (
+            f"; stops after {counted(training.early_stopping, 'epoch')} without a better validation"
+        )
         text += f" {monitor_of(training).title}"
     return text

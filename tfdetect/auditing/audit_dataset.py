@@ -83,7 +83,7 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
     catalog = build_catalog(spec.with_values(max_unreadable_fraction=1.0), roots, progress)
     if not catalog.table.num_rows:
         raise UserError(
-            f"None of the {catalog.skipped.num_rows:,} images of {spec.name} can be read: "
+            f"{spec.name}: of {counted(catalog.skipped.num_rows, 'image')} none can be read: "
             + "; ".join(f"{r['path']}: {r['error']}" for r in catalog.skipped.to_pylist()[:3])
         )
     traits, names = read_traits(catalog, progress), spec.class_names

@@ -261,7 +261,8 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
         fraction = several / groups.num_rows
         yield Finding(
             UNRELIABLE if fraction > 0.05 else CAUTION, "groups",
-            f"{several:,} of {groups.num_rows:,} groups ({fraction:.1%}) occur in several splits.",
+            f"{several:,} of {counted(groups.num_rows, 'group')} ({fraction:.1%}) "
+            f"{'occurs' if several == 1 else 'occur'} in several splits.",
             "splits",
         )  # fmt: skip
 
@@ -328,7 +329,8 @@ def file_findings(catalog: Catalog) -> Iterator[Finding]:
         first = catalog.skipped.slice(0, 1).to_pylist()[0]
         yield Finding(
             CAUTION if fraction > 0.01 else NOTE, "files",
-            f"{bad:,} files ({fraction:.1%}) cannot be used; the first is {first['path']}: "
+            f"{counted(bad, 'file')} ({fraction:.1%}) cannot be used; the first is "
+            f"{first['path']}: "
             f"{first['error']}",
         )  # fmt: skip
     of_masks = {f"{name}: {text}." for name, m in catalog.masks.items() for text in m.remarks}

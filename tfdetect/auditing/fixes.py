@@ -23,7 +23,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
-from tfdetect.core.text import MAX_NAME_BYTES, below, file_name, from_os, to_os
+from tfdetect.core.text import MAX_NAME_BYTES, below, counted, file_name, from_os, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import carve, classes_of, group_fraction
@@ -126,7 +126,7 @@ def fix_dataset(
         })  # fmt: skip
         pacsv.write_csv(manifest, new / "manifest.csv")
         write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes, coding).to_yaml())
-    remain = f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain"
+    remain = f"kept: {manifest.num_rows:,} of {counted(audit.traits.num_rows, 'image')}"
     if "formats" not in fixes:
         remain += ", where they are: manifest.csv names the original files"
     return FixedDataset(folder, (*kept.steps, remain))

@@ -24,7 +24,6 @@ from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_tables import ranks_of
 from tfdetect.evaluation.verdicts import is_fake
 
-_RESAMPLES = 500
 IMAGE_METRICS = ("accuracy", "balanced_accuracy", "ap", "auc", "recall", "fpr")
 # The pixel metrics, as `mask_metrics` calls them.
 MASK_METRICS = {"pixel_f1": "f1", "pixel_iou": "iou_altered", "pixel_auc": "auc"}
@@ -49,7 +48,6 @@ def measure_subset(
     if fake.any() and not fake.all():
         metrics |= binary_intervals(
             fake, p_fake, threshold, ranks=ranks_of(readable), names=IMAGE_METRICS,
-            resamples=_RESAMPLES,
         )  # fmt: skip
         result["best_accuracy"] = best_accuracy(fake, p_fake)
     elif len(fake):
@@ -130,5 +128,5 @@ def _mask_metrics(readable: pa.Table) -> Metrics:
     if not len(rows):
         return {}
     pixels = pixels._replace(shown=np.ones(len(rows), bool))  # published tables know no threshold
-    found = mask_intervals(pixels, _RESAMPLES)
+    found = mask_intervals(pixels)
     return {name: found[key] for name, key in MASK_METRICS.items()}

@@ -21,7 +21,7 @@ from tfdetect.core.data_settings import Equalize
 from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.text import file_name
+from tfdetect.core.text import counted, file_name
 from tfdetect.data.loading import Change
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.evaluate_run import complete, mask_truth
@@ -125,7 +125,7 @@ class Scorer:
         if known := _read(path, images, change):
             self._log(f"  {data.subset.name}, {protocol}: scored before")
             return known
-        self._log(f"  {data.subset.name}, {protocol}: {data.rows.num_rows:,} images")
+        self._log(f"  {data.subset.name}, {protocol}: {counted(data.rows.num_rows, 'image')}")
         detector, start = self._detector, time.perf_counter()
         table = predict_source(
             self.run, detector, image_source(data.catalog, data.rows), self._batch_size,

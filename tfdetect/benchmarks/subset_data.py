@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, build_catalog, shorter_sides
 from tfdetect.data.locate import locate
 from tfdetect.data.masks import check_masks
@@ -188,8 +189,8 @@ def _subset(suite: Suite, spec: DatasetSpec, subset: Subset, catalog: Catalog) -
     else:
         masked = rows["mask"].is_valid().to_numpy(zero_copy_only=False)
         without = int(((labels > 0) & ~masked).sum())
-        differences += [f"{without:,} altered images without a mask"] if without else []
-    differences += [f"{skipped:,} images cannot be used"] if skipped else []
+        differences += [f"{counted(without, 'altered image')} without a mask"] if without else []
+    differences += [f"{counted(skipped, 'image')} cannot be used"] if skipped else []
     return SubsetData(
         subset, catalog, rows, spec.class_names, found, skipped, differences=tuple(differences)
     )

@@ -112,7 +112,8 @@ class DatasetSpec(Document):
         split_rule: how splits are carved: 2 gives each of them enough of every class and keeps
             copies in the parts of a union together; 1 does neither, as runs of earlier versions.
         expected_counts: number of files by split text and class; other counts give a warning.
-        max_unreadable_fraction: fraction of unreadable files above which reading stops.
+        max_unreadable_fraction: fraction of unusable images above which reading stops; one of at
+            least three images and two of at least five are always allowed.
         max_pixels: images with more pixels are skipped.
         mask_channel: which number of a mask's pixel says whether it is altered: gray, red, green,
             blue, color (the largest of these three) or alpha. By default it is detected.
@@ -176,9 +177,8 @@ class DatasetSpec(Document):
     def _values_ascend(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not 0 <= value[0] < value[1] <= 65_535:
             raise ValueError(
-                f"give the value of unaltered pixels and a larger one of altered pixels, from 0 to "
-                f"65535; received {list(value)}. If the smaller value means altered, add "
-                "mask_inverted: true"
+                "give the value of unaltered pixels and a larger one of altered pixels, from 0 to "
+                "65535; if the smaller value means altered, add mask_inverted: true"
             )
         return value
 

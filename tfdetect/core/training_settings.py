@@ -126,7 +126,7 @@ class Curriculum(Document):
         if (self.by is None) != (not steps):
             raise ValueError("a curriculum has by (dataset or generator) and points")
         if any(b <= a for a, b in itertools.pairwise(steps)):
-            raise ValueError(f"steps of the points ascend; received {steps}")
+            raise ValueError("the steps of the points must ascend")
         return self
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import counted
 
 # What operating systems and archivers put beside images, in lower case. Files and folders whose
 # names begin with a dot are left out as well.
@@ -104,7 +105,7 @@ class Walk:
             more = len(self.unreadable) - 1
             raise UserError(
                 f"Cannot read {os.path.join(self.root, path)}: {reason}"
-                + (f" ({more} more folders cannot be read)" if more else "")
+                + (f" ({counted(more, 'further folder')} cannot be read)" if more else "")
                 + ". Change its permissions, or move it elsewhere."
             )
 

@@ -21,7 +21,7 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.load_spec import same_folders
 from tfdetect.core.run_info import MaskInfo, TrainingImages
 from tfdetect.core.spec import SPLITS, DatasetSpec
-from tfdetect.core.text import flag_words, from_os, to_os
+from tfdetect.core.text import counted, flag_words, from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
@@ -87,7 +87,7 @@ class Catalog:
 
     def __repr__(self) -> str:
         return (
-            f"Catalog({self.name!r}, {self.table.num_rows:,} images, "
+            f"Catalog({self.name!r}, {counted(self.table.num_rows, 'image')}, "
             f"{self.skipped.num_rows:,} that cannot be used)"
         )
 
@@ -397,16 +397,18 @@ def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], t
         total: number of images, usable or not.
 
     Raises:
-        UserError: More than the spec's max_unreadable_fraction.
+        UserError: More than the spec's max_unreadable_fraction, and more than two images or at
+            least half of them.
     """
     bad = len(unusable)
-    # One or two bad files say nothing about a small dataset, unless they are half of it.
+    # One or two bad files say nothing about a small dataset, unless they are half of it or more.
     if bad <= spec.max_unreadable_fraction * total or (bad <= 2 and 2 * bad < total):
         return
     examples = "\n".join(f"  {path}: {why}" for path, why in islice(unusable.items(), 5))
     raise UserError(
-        f"{bad} of {total} images in {where} cannot be used, more than the allowed fraction of "
-        f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n"
+        f"{bad:,} of {counted(total, 'image')} in {where} cannot be used, more than the allowed "
+        f"fraction of {spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset "
+        "spec; besides, one of at least three images and two of at least five are allowed):\n"
         f"{examples}"
     )
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from tfdetect.core import console
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, build_catalog, counts_text
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE, SAME_FILE
 
@@ -87,8 +88,9 @@ def describe_files(catalog: Catalog, listed: bool = False) -> list[str]:
     used, bad, left = (t.num_rows for t in (catalog.table, catalog.skipped, catalog.left_out))
     other = catalog.other.total()
     lines = [
-        f"Files: {catalog.total:,} = {used:,} images used + {bad:,} that cannot be used + "
-        f"{left:,} left out + {other:,} that are no images"
+        f"Files: {catalog.total:,} = {counted(used, 'image')} used + {bad:,} that cannot be used + "
+        f"{left:,} left out + "
+        f"{'1 that is no image' if other == 1 else f'{other:,} that are no images'}"
         + (" (those that the manifest names)" if listed else "")
     ]
     if bad:
@@ -136,7 +138,8 @@ def _offer_masks(spec: DatasetSpec, catalog: Catalog) -> str | None:
     template = _mask_template(catalog, found["path"].to_pylist())
     fake = ", ".join(spec.class_names[1:])
     return (
-        f"{found.num_rows:,} images look like masks. To use them, describe the dataset in a spec: "
+        f"{counted(found.num_rows, 'file')} may be masks. To use them, describe the dataset in a "
+        "spec: "
         f"in its classes, {fake} gets mask: '{template or 'FOLDER/{stem}.png'}', and the pattern a "
         "group (?P<stem>...)"
     )

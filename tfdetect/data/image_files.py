@@ -14,18 +14,21 @@ from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
 from tfdetect.core.text import counted, user_path
 from tfdetect.core.walk import Walk, is_junk, kind
 
+_NAMED = 3  # files that a message names
+
 
 @dataclass
 class ImageFiles:
     """The files that were found. Together they are all files below a folder.
 
     Attributes:
-        paths: the images, in order, each path once.
+        paths: the images, in order.
         errors: why images or folders cannot be read, by path; these are not among `paths`.
         empty: folders without images that the user named.
         other: number of files that are no images, by suffix or by what hides them.
         entries: what is known of those at addresses; their paths are of local copies, which need
             not exist.
+        repeated: further paths that lead to one of the images; these are not among `paths`.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -33,6 +36,7 @@ class ImageFiles:
     empty: list[str] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
     entries: dict[str, storage.Entry] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
 
     def extend(self, more: "ImageFiles") -> None:
         """Add further files."""
@@ -41,6 +45,25 @@ class ImageFiles:
         self.empty += more.empty
         self.other.update(more.other)
         self.entries |= more.entries
+        self.repeated += more.repeated
+
+    def drop_repeated(self, seen: set[object]) -> None:
+        """Keep the first path of each file; a link is a further path to the file it leads to.
+
+        Args:
+            seen: the files that other inputs led to; those of this one are added.
+        """
+        kept: list[str] = []
+        for path in self.paths:
+            key = path if path in self.entries else _identity(path)
+            (self.repeated if key in seen else kept).append(path)
+            seen.add(key)
+        self.paths = kept
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether `describe` says more than the number of images."""
+        return bool(self.errors or self.empty or self.other or self.repeated)
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -60,16 +83,27 @@ class ImageFiles:
 
     def describe(self) -> str:
         """Return how many files there are of each kind; the numbers add up."""
-        total = len(self.paths) + len(self.errors) + self.other.total()
+        repeated = len(self.repeated)
+        total = len(self.paths) + repeated + len(self.errors) + self.other.total()
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.other.most_common(5))
         # Whether an image can be decoded is not known yet, so zeros would promise too much.
         parts = [counted(len(self.paths), "image")]
+        if repeated:
+            parts.append(f"{repeated:,} given twice")
         if self.errors:
             parts.append(f"{len(self.errors):,} that cannot be opened")
         if kinds:
             parts.append(f"{self.other.total():,} of other kinds ({kinds})")
         empty = f". Folders without images: {', '.join(self.empty)}" if self.empty else ""
-        return (f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0") + empty
+        once = ""
+        if repeated:
+            were, count = ("was", "counts") if repeated == 1 else ("were", "count")
+            once = (
+                f". {counted(repeated, 'file')} {were} given twice and {count} once: "
+                + ", ".join(map(addresses.shown, self.repeated[:_NAMED]))
+                + (", ..." if repeated > _NAMED else "")
+            )
+        return (f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0") + empty + once
 
 
 def images_below(folder: str | Path, once: bool = False) -> ImageFiles:
@@ -100,7 +134,7 @@ def images_below(folder: str | Path, once: bool = False) -> ImageFiles:
 
 
 def find_images(inputs: Iterable[str]) -> ImageFiles:
-    """Return the image files that a user names.
+    """Return the image files that a user names, each once.
 
     Args:
         inputs: as for `images_of`.
@@ -113,7 +147,7 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
     for text in inputs:
         found.extend(images_of(text))
     found.check()
-    found.paths = list(dict.fromkeys(found.paths))
+    found.drop_repeated(set())
     return found
 
 
@@ -145,6 +179,15 @@ def images_of(text: str) -> ImageFiles:
             raise UserError(f"No file matches {text!r}.")
         return matching
     raise UserError(f"There is no file or folder {text!r}.")
+
+
+def _identity(path: str) -> object:
+    """Return what is the same for all paths that lead to a file."""
+    try:
+        status = os.stat(path)
+    except OSError:  # it went away meanwhile
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _at_address(text: str, path: str) -> ImageFiles:

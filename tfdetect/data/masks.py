@@ -19,7 +19,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_info import MaskCoverage, MaskInfo
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import printable, to_os
+from tfdetect.core.text import counted, printable, to_os
 from tfdetect.data.parallel import ENDED, read_all, read_cache, write_cache
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
@@ -65,17 +65,19 @@ class DatasetMasks:
         questions: what the dataset spec has to say before the masks can be used.
         problems: what is odd about them, and what becomes of it.
         notes: what else there is to know.
+        detected: what of the coding the dataset spec does not say: "channel", "values".
     """
 
     info: MaskInfo
     questions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    detected: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Questions, problems and notes."""
-        return self.questions + self.problems + self.notes
+        """Problems and notes; `check_masks` asks the questions."""
+        return self.problems + self.notes
 
     @property
     def coding(self) -> MaskCoding:
@@ -86,11 +88,17 @@ class DatasetMasks:
     @property
     def source(self) -> str:
         """Where the coding comes from, in words."""
-        return "detected" if self.info.detected else "as the dataset spec says"
+        if not self.detected:
+            return "as the dataset spec says"
+        if len(self.detected) == 2:
+            return "detected"
+        return f"{self.detected[0]} detected, the rest as the dataset spec says"
 
     def describe(self) -> str:
-        """Return one line: the coding, and the coverage by class."""
+        """Return one line: the coding, whether it is clear, and the coverage by class."""
         parts = [f"{self.coding} ({self.source})"]
+        if self.questions:
+            parts.append("but it is not clear that these are altered")
         for name, found in self.info.coverage.items():
             parts.append(f"{printable(name)}: {describe_coverage(found)}")
         if self.info.resized:
@@ -100,7 +108,7 @@ class DatasetMasks:
 
 def describe_coverage(found: MaskCoverage) -> str:
     """Return the number of masks and how much they cover, in words."""
-    text = f"{found.count:,} masks, {found.empty:,} empty, {found.full:,} full"
+    text = f"{counted(found.count, 'mask')}, {found.empty:,} empty, {found.full:,} full"
     if found.quantiles:
         text += f", median coverage {found.quantiles[2]:.1%}"
     return text
@@ -239,11 +247,17 @@ def _info(spec: DatasetSpec, masks: _Measured, coding: MaskCoding, orphans: int)
     columns = {"label": pa.array(masks.labels), COVERAGE: pa.array(masks.coverage)}
     return MaskInfo(
         **asdict(coding),
-        detected=spec.mask_channel is None or spec.mask_values is None,
+        detected=bool(_detected(spec)),
         coverage=coverage_by_class(pa.table(columns), spec.class_names),
         resized=int(masks.resized.sum()),
         orphans=orphans,
     )
+
+
+def _detected(spec: DatasetSpec) -> tuple[str, ...]:
+    """Return what of the coding a dataset spec does not say; see `DatasetMasks`."""
+    said = {"channel": spec.mask_channel, "values": spec.mask_values}
+    return tuple(name for name, value in said.items() if value is None)
 
 
 def _judge(
@@ -267,14 +281,18 @@ def _judge(
             problems += problem
     if turned := int(masks.turned.sum()):
         problems.append(
-            f"{turned:,} images are turned by their EXIF orientation, and their masks are not: "
-            "they count as drawn on the upright image"
+            f"{counted(turned, 'image')} turned by the EXIF orientation, with a mask that is not: "
+            "such masks count as drawn on the upright image"
         )
     if unused := int((masks.failed & (masks.labels == 0)).sum()):
-        notes.append(f"{unused:,} masks of authentic images cannot be read; they are not needed")
+        notes.append(
+            f"{counted(unused, 'mask')} of authentic images cannot be used, and none is needed"
+        )
     if info.orphans:
-        notes.append(f"{info.orphans:,} mask files belong to no image")
-    return DatasetMasks(info, tuple(questions), tuple(problems), tuple(notes))
+        notes.append(f"{counted(info.orphans, 'mask file')} without an image")
+    return DatasetMasks(
+        info, tuple(questions), tuple(problems), tuple(notes), detected=_detected(spec)
+    )
 
 
 def _judge_empty(
@@ -294,7 +312,8 @@ def _judge_empty(
         return [], []
     count, value = int(empty.sum()), int(np.nanmax(masks.highest[empty]))
     text = (
-        f"{count:,} of {rows.sum():,} masks of {name!r} are empty"
+        f"{count:,} of {counted(int(rows.sum()), 'mask')} of {name!r} "
+        f"{'is' if count == 1 else 'are'} empty"
         + (f", with values up to {value}" if value and not spec.mask_inverted else "")
         + f" ({_examples(masks.paths[empty])})"
     )
@@ -326,8 +345,8 @@ def _note_unused(name: str, coverage: np.ndarray) -> list[str]:
     if not filled:
         return []
     return [
-        f"{filled:,} of {len(coverage):,} masks of {name!r}, the authentic class, mark pixels. "
-        "They are not used, since nothing is altered in these images"
+        f"Pixels are marked in {filled:,} of {counted(len(coverage), 'mask')} of {name!r}, the "
+        "authentic class. Such masks are not used, since nothing is altered in these images"
     ]
 
 

@@ -18,7 +18,7 @@ from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import from_os
+from tfdetect.core.text import from_os, shell_command
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.default_experiment import default_experiment
@@ -224,7 +224,12 @@ def load_plan(path: Path) -> Plan:
     if not (folder / "experiment.yaml").is_file() or not (folder / "run.json").is_file():
         raise UserError(f"There is no unfinished run at {path}.{nearest_run(path)}")
     if folder is path and not (folder / "state").is_dir():
-        raise NothingToDo(f"The run {path} is complete; there is nothing to resume.")
+        further = shell_command("train", "--from", path, "--dataset", "DATASET")
+        raise NothingToDo(
+            f"The run {path} is finished; there is nothing to resume. To train it further, on the "
+            f"same or other images, into a new run: {further}. For more epochs, begin a new "
+            "training with a larger training.epochs."
+        )
     experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"
     spec = validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset)
     return Plan(

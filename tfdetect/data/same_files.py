@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import listed
+from tfdetect.core.text import counted, listed
 from tfdetect.data.scan_result import SAME_FILE, Scan
 
 
@@ -85,5 +85,5 @@ def _leave_out(found: Scan, again: dict[int, str]) -> None:
     found.files = found.files.filter(pa.array(keep)).combine_chunks()
     example = f"{paths[0]} is {next(iter(again.values()))}"
     found.warnings.append(
-        f"{len(again):,} paths lead through links to files that count already: {example}"
+        f"{counted(len(again), 'path')} through links to files that count already: {example}"
     )

@@ -17,7 +17,7 @@ from tfdetect.core.image_names import IMAGE_SUFFIXES, hint, is_image, suffix_of
 from tfdetect.core.manifest import read_manifest, row_number
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import from_os, to_os
+from tfdetect.core.text import counted, from_os, to_os
 from tfdetect.core.walk import Walk
 from tfdetect.data.same_files import count_once
 from tfdetect.data.scan_result import (
@@ -72,13 +72,13 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
 
 def describe_files(found: Scan) -> str:
     """Return how many files there are of each kind, with examples of images that are not used."""
-    parts = [f"{found.files.num_rows:,} images"]
+    parts = [counted(found.files.num_rows, "image")]
     for table, column in ((found.skipped, "error"), (found.left_out, "reason")):
         if table.num_rows:
             first = table.slice(0, 1).to_pylist()[0]
             what = "cannot be used" if column == "error" else "left out"
             parts.append(f"{table.num_rows:,} {what} (the first: {first['path']}: {first[column]})")
-    parts.append(f"{found.other.total():,} files that are no images")
+    parts.append(f"{counted(found.other.total(), 'file')} of other kinds")
     return ", ".join(parts)
 
 

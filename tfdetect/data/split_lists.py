@@ -7,6 +7,7 @@ import pyarrow as pa
 from tfdetect.core.columns import with_columns
 from tfdetect.core.documents import MAX_JSON_BYTES, read_json, read_text
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import counted
 from tfdetect.data.scan_result import Scan
 
 
@@ -36,7 +37,7 @@ def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
     found.files = with_columns(found.files, folder_split=column)
     if none := column.null_count:
         found.warnings.append(
-            f"{spec.name}: {none:,} images are in no list of a split, and count as "
+            f"{spec.name}: {counted(none, 'image')} in no list of a split; such images count as "
             f"{spec.default_split}"
         )
 

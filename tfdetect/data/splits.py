@@ -239,11 +239,11 @@ def join_copies(table: pa.Table, carved: dict[str, Carved]) -> tuple[pa.Table, l
     table = with_columns(table, split=pc.take(pa.array(SPLITS), pa.array(splits)))
     lines = []
     if moved:
-        lines.append(f"{moved:,} images are moved to the split of their copies in another part")
+        lines.append(f"{counted(moved, 'image')} moved to the split of copies in another part")
     if apart:
         lines.append(
-            f"{apart:,} images have copies in another part and another split, which the parts "
-            "themselves name; they leak"
+            f"{counted(apart, 'image')} with copies in another part and another split, which the "
+            "parts themselves name: what was learned of one copy leaks to the other"
         )
     return table, lines
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect.core.data_settings import Augmentation, Data, cuts_windows
@@ -102,6 +103,18 @@ def training_annotations(
             "python -m tfdetect.synthesize, or train without masks: --experiment small_images"
         )
     return known
+
+
+def without_known_masks(catalog: Catalog, with_masks: bool) -> str:
+    """Return where the masks of a training come from that has no known ones; "" where it has.
+
+    Args:
+        catalog: the data, checked by `training_annotations`.
+        with_masks: whether the detector predicts masks.
+    """
+    if not with_masks or pc.any(catalog.split("train")["mask"].is_valid()).as_py():
+        return ""
+    return "No training image has a known mask: the augmentation 'forgery' makes all of them."
 
 
 def check_count(images: int, batch_size: int) -> None:

@@ -18,6 +18,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.probability import logit, moved
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.calibration import apply_calibration, log_loss
 from tfdetect.evaluation.calibration_settings import DEFAULT_PRIOR, CalibrationSettings
@@ -291,12 +292,14 @@ def _check_for_shift(settings: CalibrationSettings, fake: np.ndarray) -> None:
     if len(fake) < MIN_SHIFT_IMAGES or min(fakes, authentic) < MIN_SHIFT_CLASS:
         raise UserError(
             f"A shift needs at least {MIN_SHIFT_IMAGES} images, {MIN_SHIFT_CLASS} of each class. "
-            f"Received: {len(fake)} images, {authentic} authentic and {fakes} fake. Label more "
+            f"Received: {counted(len(fake), 'image')}, {authentic} authentic and {fakes} fake. "
+            "Label more "
             "images, or give authentic ones alone."
         )
     if settings.cost is not None or settings.error_rate is not None:
         raise UserError(
-            f"{len(fake)} images are too few to choose a cost or an abstention band on. Leave "
+            f"{counted(len(fake), 'image')} cannot be enough to choose a cost or an abstention "
+            "band on. Leave "
             "--cost and --abstention-error out, or label more than 100 images."
         )
     if settings.prior != DEFAULT_PRIOR:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 
@@ -42,7 +43,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
     kept, images, masks = load_images(image_source(catalog, table), View.of(data), source)
     if not len(kept):
-        raise UserError(f"None of the {len(table)} images of {catalog.name} can be read.")
+        raise UserError(f"{catalog.name}: of {counted(len(table), 'image')} none can be read.")
     if masks is not None:
         masks = tf.constant(masks)
     targets = tf.one_hot(table["label"].to_numpy()[kept], classes)

@@ -71,9 +71,10 @@ def calibrate_run(
     ):
         return with_shift(run, rows, table, settings, log)
     if settings.required and (fake.all() or not fake.any()):
-        kind = "fakes" if fake.any() else "authentic images"
+        kind = "authentic image" if fake.any() else "fake"
         raise UserError(
-            f"A calibration needs authentic images and fakes; of the {len(fake):,} images all are "
+            f"A calibration needs authentic images and fakes. Received: "
+            f"{counted(len(fake), 'image')}, no "
             f"{kind}. Choose a dataset with both classes."
         )
     run = _fitted(run, rows, table, settings, log)
@@ -128,8 +129,8 @@ def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:
     known = table["duplicate_of_train"].fill_null(False).to_numpy(zero_copy_only=False)
     if known.all() and len(known):
         raise UserError(
-            f"All {len(known):,} images are training or validation images of {run.name}, or copies "
-            "of them. Calibrate on images that it has never seen."
+            f"{images_are(len(known), len(known))} known to {run.name} from training or validation "
+            "(the same or a copy). Calibrate on images that it has never seen."
         )
     if known.any():
         log(

@@ -16,6 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Results, SplitResult
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
@@ -118,7 +119,7 @@ def evaluate_run(
     before: dict[str, dict[str, float]] = {}
     examples: dict[str, MaskExamples] = {}
     for split, rows in parts.items():
-        log(f"evaluating {rows.num_rows:,} images of {split}")
+        log(f"evaluating {counted(rows.num_rows, 'image')} of {split}")
         current = uncalibrated(run) if calibrate else run
         table = predict(current, catalog, rows, own and split == "validation")
         if calibrate:
@@ -264,7 +265,7 @@ def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: console.Log) -> 
     hashes = TrainingHashes.compute(catalog)
     size = hashes.save(run.path)
     log(
-        f"training images: hashes of {len(hashes.table):,} images "
+        f"training images: hashes of {counted(len(hashes.table), 'image')} "
         f"({size / 1000:,.0f} KB) in {HASHES_FILE}"
     )
 

@@ -17,7 +17,7 @@ from tfdetect.evaluation.metrics import K, Weighted, binary_metrics, class_weigh
 from tfdetect.evaluation.verdicts import is_fake
 
 LEVEL = 0.95
-RESAMPLES = 1000
+RESAMPLES = 1000  # of every command, so that intervals of the same data are the same everywhere
 CHUNK = 2**18  # weights that are evaluated at once
 FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
 

@@ -223,20 +223,17 @@ def pixel_counts(table: pa.Table) -> tuple[np.ndarray, PixelCounts]:
     return np.flatnonzero(known), PixelCounts(altered, authentic, shown)
 
 
-def main_mask_metrics(
-    table: pa.Table, resamples: int, numbers: np.ndarray | None = None
-) -> Metrics:
+def main_mask_metrics(table: pa.Table, numbers: np.ndarray | None = None) -> Metrics:
     """Return `MAIN_MASK_METRICS` of altered images, with intervals; None where there are none.
 
     Args:
         table: predictions with true masks.
-        resamples: the number of resamples of the bootstrap over images.
         numbers: rows of the table that count, int [n]; by default all.
     """
     rows, pixels = pixel_counts(table)
     if numbers is not None:
         pixels = pixels.take(np.isin(rows, numbers))
-    found = altered_intervals(pixels, resamples)
+    found = altered_intervals(pixels)
     return {name: found[key] for name, key in MAIN_MASK_METRICS.items()}
 
 

@@ -20,9 +20,10 @@ from tfdetect.core.run_results import (
     RunPair,
     RunsCompared,
 )
-from tfdetect.core.text import printable
+from tfdetect.core.text import counted, printable
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
+    RESAMPLES,
     binary_intervals,
     bootstrap,
     each_row,
@@ -48,7 +49,7 @@ def difference(
     thresholds: tuple[float, float] = (0.5, 0.5),
     ranks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
     priors: tuple[float | None, float | None] = (None, None),
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
 ) -> Metrics:
     """Return the differences of two detectors' metrics, with paired bootstrap intervals.
 
@@ -206,8 +207,8 @@ def compare_tables(
         found["runs"], found["pairs"] = _compare_labels(runs, tables, fake, metrics)
     elif masks is None:
         raise UserError(
-            f"The {len(fake):,} images that all runs were evaluated on are of one class; a "
-            "comparison needs authentic images and fakes."
+            f"All runs were evaluated on {counted(len(fake), 'image')} of one class; a comparison "
+            "needs authentic images and fakes."
         )
     if masks is not None:
         found["masks"] = masks
@@ -310,12 +311,16 @@ def _adjusted(pairs: list[RunPair], *tests: Test) -> list[RunPair]:
 
 def terminal(found: RunsCompared) -> str:
     """Return what `compare` found as tables for the terminal."""
-    parts = [f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)"]
+    parts = [
+        f"All runs were evaluated on {counted(found['count'], 'image')} (brackets: 95% intervals)"
+    ]
     if found["runs"]:
         tests: dict[Test, str] = {"mcnemar": "McNemar, p-value", "delong": "DeLong (AUC), p-value"}
         parts += _tables(found, NAMES, tests)
     if masks := found.get("masks"):
-        parts.append(f"Masks of {masks['count']:,} images, {masks['altered']:,} of them altered")
+        parts.append(
+            f"Masks of {counted(masks['count'], 'image')}, {masks['altered']:,} of them altered"
+        )
         parts += _tables(masks, MASK_NAMES, {"wilcoxon": "Wilcoxon (IoU), p-value"})
     star = "* the interval does not contain 0. " if any(" *" in part for part in parts) else ""
     parts.append(f"{star}p-values are adjusted for their number (Holm).")

@@ -16,7 +16,7 @@ from tfdetect.core.run_results import (
     VideoResult,
     ordered,
 )
-from tfdetect.core.text import images_are
+from tfdetect.core.text import counted, images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.data.splits import few_images
 from tfdetect.evaluation.intervals import format_interval
@@ -69,7 +69,8 @@ def transfer_tables(found: Transfer | None) -> list[ResultTable]:
         ResultTable(
             f"{title}, {part['dataset']}", ["metric", "before", "after", "change"],
             [*_changes(part, NAMES), *_changes(part.get("masks"), MASK_NAMES)],
-            f"{part['count']:,} images of {part['split']} that both detectors judge; before: "
+            f"{counted(part['count'], 'image')} of {part['split']}, judged by both detectors; "
+            "before: "
             f"{found['parent']}. Brackets: 95% intervals; that of the change is paired.",
         )
         for title, part in parts.items() if part is not None
@@ -242,8 +243,8 @@ def video_table(result: SplitResult) -> ResultTable | None:
         for key in _VIDEO_METRICS if key in videos["metrics"]
     ]  # fmt: skip
     return ResultTable(
-        "Videos", ["metric", "all images", f"{videos['count']:,} videos"], rows,
-        f"{videos['frames']:,} images are frames of videos. P(fake) of a video is the mean of that "
+        "Videos", ["metric", "all images", counted(videos["count"], "video")], rows,
+        f"{counted(videos['frames'], 'frame')} of videos. P(fake) of a video is the mean of that "
         "of its frames, and the threshold is that of images. Intervals of videos are over videos; "
         "those of images take frames as independent, so they are too narrow.",
     )  # fmt: skip
@@ -325,7 +326,7 @@ def terminal_table(results: Results) -> str:
     lines = []
     for split in ordered(results):
         result = results[split]
-        lines.append(f"{split}: {result['count']:,} images (brackets: 95% intervals)\n")
+        lines.append(f"{split}: {counted(result['count'], 'image')} (brackets: 95% intervals)\n")
         for table in tables_of(result):
             lines += [console.format_table(table.rows, table.headers), ""]
         lines += [f"warning: {split}: {warning}" for warning in warnings_of(split, result)]

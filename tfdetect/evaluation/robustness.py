@@ -10,6 +10,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Metrics
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import prediction_tables
@@ -29,7 +30,6 @@ from tfdetect.imaging.degradations import Degradation
 from tfdetect.models.saving import load_detector
 
 METRICS = ("accuracy", "recall", "fpr", "auc", "ap")
-RESAMPLES = 500
 
 
 def measure_robustness(
@@ -79,7 +79,7 @@ def measure_robustness(
     masks: dict[str, Metrics] = {}
     source = image_source(catalog, rows)
     for name, change in changes.items():
-        log(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
+        log(f"evaluating {counted(rows.num_rows, 'image')} of {split}, degradation {name}")
         # A mask cannot be compared with one of which a part was cut off.
         whole = run.predicts_masks and not name.startswith("crop:")
         truth = mask_truth(catalog, rows) if whole else None
@@ -88,7 +88,7 @@ def measure_robustness(
         ranks[name] = prediction_tables.ranks_of(predictions)
         if run.predicts_masks:
             unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
-            masks[name] = main_mask_metrics(predictions, RESAMPLES) if whole else unknown
+            masks[name] = main_mask_metrics(predictions) if whole else unknown
     found = _compare(scores, ranks, fake, run.threshold, masks)
     for attack in attacks:
         found["degradations"][attack.name]["budget"] = attack.budget
@@ -119,7 +119,6 @@ def _compare(
         name: {
             "metrics": masks.get(name, {}) | binary_intervals(
                 fake[known], p[known], threshold, ranks=ranks[name][known], names=METRICS,
-                resamples=RESAMPLES,
             ),
             "flipped": round(float(changed[name].mean()), 6),
         }

@@ -11,6 +11,7 @@ from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Metrics
+from tfdetect.core.text import counted
 from tfdetect.evaluation import attacks as attack_kinds
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
@@ -111,7 +112,8 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
                 html.figures([curves], "wide"),
             )),
         ],
-        subtitle=f"{found['count']:,} images of {split} of {dataset}; authentic images and fakes "
+        subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}; authentic images "
+                 "and fakes "
         "are degraded alike.",
         cards=[
             html.Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
@@ -127,7 +129,8 @@ def terminal(found: RobustnessResult) -> str:
     headers, rows = _rows(found)
     return "\n".join([
         console.format_table(rows, headers), "",
-        f"{found['stable']:.1%} of {found['count']:,} images keep their verdict under all of them",
+        f"{found['stable']:.1%} of {counted(found['count'], 'image')} keep their verdict under "
+        "all of them",
     ])  # fmt: skip
 
 

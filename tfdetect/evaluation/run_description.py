@@ -92,7 +92,8 @@ def chosen_on(run: Run) -> str:
             where = point.dataset
             if where is None and fitted is not None and fitted.method != "shift":
                 where = fitted.dataset
-            images = f"{point.authentic:,} authentic images and {point.fakes:,} fakes"
+            authentic = counted(point.authentic, "authentic image")
+            images = f"{authentic} and {counted(point.fakes, 'fake')}"
             return f"{images} of {where or 'validation'}"
     return "validation"
 
@@ -130,8 +131,9 @@ def mask_threshold_sentence(run: Run) -> str:
     if chosen.empty is None or chosen.empty_bound is None:
         return f"{text}."
     return (
-        f"{text}. This was chosen on {chosen.authentic:,} authentic images of the dataset "
-        f"{chosen.dataset} so that at least {chosen.empty:.0%} of new images like these get an "
+        f"{text}. This was chosen on {counted(chosen.authentic or 0, 'authentic image')} of the "
+        f"dataset {chosen.dataset} so that at least {chosen.empty:.0%} of new images like these "
+        "get an "
         "empty mask, on average over such choices (in 95 of 100 at least "
         f"{chosen.empty_bound:.0%})."
     )
@@ -152,7 +154,7 @@ def adaptation_sentence(run: Run, names: Mapping[str, str] = MappingProxyType({}
 
 
 def _adaptation_words(adapted: Adaptation, names: Mapping[str, str]) -> str:
-    images = f"{adapted.authentic:,} authentic images"
+    images = counted(adapted.authentic, "authentic image")
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
         kept = adapted.stricter
@@ -167,7 +169,7 @@ def _adaptation_words(adapted: Adaptation, names: Mapping[str, str]) -> str:
     low, high = adapted.shift_interval
     return (
         f"A shift of {adapted.shift:+.2f} [{low:+.2f}, {high:+.2f}] was added to the logits, "
-        f"fitted on {images} and {adapted.fakes:,} fakes of the dataset {adapted.dataset}."
+        f"fitted on {images} and {counted(adapted.fakes, 'fake')} of the dataset {adapted.dataset}."
     )
 
 

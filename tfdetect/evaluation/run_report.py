@@ -10,9 +10,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect.core import html
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Results, SplitResult, ordered
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import figures as draw
@@ -131,7 +133,7 @@ class _SplitReport:
 
     def metrics(self) -> Markup:
         """Return the number of images and the table of metrics."""
-        images = f"{self.result['count']:,} images"
+        images = counted(self.result["count"], "image")
         if self.result["unreadable"]:
             images += f"; {self.result['unreadable']:,} more could not be read"
         alone = ""
@@ -345,11 +347,24 @@ def _training(run: Run, folder: Path) -> Markup:
         ))  # fmt: skip
         names = [name for name in _EPOCH if all(name in row for row in history)]
         rows = [[_epoch_cell(name, row[name]) for name in names] for row in history]
-        epochs = html.details("Every epoch", html.table([_EPOCH[name] for name in names], rows))
+        where = _masks_of_epochs(run) if "val_mask_iou" in names else ""
+        epochs = html.details("Every epoch", html.join(
+            html.table([_EPOCH[name] for name in names], rows), html.text(where, small=True),
+        ))  # fmt: skip
     return html.join(
         html.figures(pictures, "wide"),
         epochs,
         html.table(["", ""], facts(run), label="training facts"),
+    )
+
+
+def _masks_of_epochs(run: Run) -> str:
+    """Return on what the masks of each epoch are measured."""
+    windows = any(cuts_windows(view.policy) for view in run.views)
+    what = "one window of each image" if windows else "images of the size that the network sees"
+    return (
+        f"The mask IoU of an epoch is measured on {what}, that of the results on whole images in "
+        "their own size: do not compare them."
     )
 
 

@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Interval
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
@@ -90,7 +91,7 @@ def explain_set(
     tests: dict[str, list[tuple[float, float, float]]] = {}
     total = catalog.split(split).num_rows
     chosen = "" if rows.num_rows == total else f" of {total:,}, evenly of each class (--count)"
-    log(f"explaining {rows.num_rows:,} images of {split}{chosen}")
+    log(f"explaining {counted(rows.num_rows, 'image')} of {split}{chosen}")
     if elsewhere is None:
         found_images = ImageExplainer(run, stages).explain(catalog, rows)
         images = console.track(found_images, "explaining", rows.num_rows, "images")
@@ -316,7 +317,8 @@ def _page(
             ),
             html.Section("Can the maps be trusted?", _tests_part(found)),
         ],
-        subtitle=f"{found['count']:,} images of {split} of {dataset}, equally many of each class "
+        subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}, equally many of "
+                 "each class "
         f"where there are enough; the maps are of the {width} x {height} pixels that the "
         "detector sees.",
         cards=[

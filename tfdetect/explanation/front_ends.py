@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tfdetect.core import console, html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json, write_text
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.model_settings import Model
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
@@ -80,13 +81,16 @@ class FrontEndsResult(TypedDict):
     learned: NotRequired[LearnedResult]
 
 
-def show_front_ends(run: Run, path: Path, output: Path) -> FrontEndsResult:
+def show_front_ends(
+    run: Run, path: Path, output: Path, max_pixels: int = MAX_PIXELS
+) -> FrontEndsResult:
     """Write front_ends.html and front_ends.json for one image.
 
     Args:
         run: the run; its view decides what is cut out of the image.
         path: the path of the image.
         output: folder to write into.
+        max_pixels: an image with more pixels is refused.
 
     Raises:
         UserError: the image cannot be read, or the run is an ensemble.
@@ -94,9 +98,9 @@ def show_front_ends(run: Run, path: Path, output: Path) -> FrontEndsResult:
     if run.is_ensemble:
         raise UserError(f"{run.name} is an ensemble. Give one of its members.")
     data = path.read_bytes()
-    if problem := decoding_error(data):
+    if problem := decoding_error(data, max_pixels):
         raise UserError(f"Cannot read {path}: {problem}.")
-    image = decode_any(tf.constant(data)).numpy()
+    image = decode_any(tf.constant(data), max_pixels).numpy()
     shown = views_of_image(run, image)
     outputs = {name: _apply(name, shown, run.info.seed) for name in FRONT_ENDS}
     learned = what_was_learned(run, shown)

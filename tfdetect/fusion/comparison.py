@@ -17,7 +17,6 @@ from tfdetect.fusion.scores import MemberScores
 
 METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
 _PRIOR = 0.5  # fraction of fakes that fused P(fake) assumes, as `MemberScores.weights` are balanced
-_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,6 @@ def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, Fusio
         return {
             name: binary_intervals(
                 fake[rows], expit(each[rows]), own[name], _PRIOR, ranks=each[rows],
-                resamples=_RESAMPLES,
             )
             for name, each in logits.items()
         }  # fmt: skip
@@ -155,7 +153,7 @@ def _gains(
     (a, a_threshold), (b, b_threshold) = fused, member
     return difference(
         fake, expit(a), expit(b), METRICS, (a_threshold, b_threshold), ranks=(a, b),
-        priors=(_PRIOR, _PRIOR), resamples=_RESAMPLES,
+        priors=(_PRIOR, _PRIOR),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathSearch
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.generalization.study_results import domain_word
 
@@ -62,7 +63,8 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
             found = np.array([name if name in of_fakes else None for name in found], object)
             if orphans := int(((labels > 0) & (found == None)).sum()):  # noqa: E711
                 raise UserError(
-                    f"{orphans:,} fakes of {catalog.name} have no known generator. Name the "
+                    f"{catalog.name}: {counted(orphans, 'fake')} without a known generator. Name "
+                    "the "
                     "generators in the dataset's spec or manifest, or use --by REGEX."
                 )
     else:

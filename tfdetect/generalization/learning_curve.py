@@ -20,7 +20,6 @@ IMAGES = "images"
 DEFAULT_POINTS = 5  # of a curve, where there are so many
 MIN_POINTS = 4  # of a curve, for a fit of three parameters
 _EXPONENTS = np.geomspace(0.02, 3, 160)  # candidates of the power law's exponent
-_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -153,10 +152,10 @@ def measure_curve(
         curve = np.stack([found["error", size] for size in sizes], axis=-1)
         return fit_power_law(np.array(sizes, float), curve)
 
-    measured = bootstrap(errors, len(fake), resamples=_RESAMPLES)
+    measured = bootstrap(errors, len(fake))
     fitted = None
     if len(sizes) >= 3:
-        fitted = bootstrap(fit, len(fake), resamples=_RESAMPLES, bounded=False)
+        fitted = bootstrap(fit, len(fake), bounded=False)
         for name, found in fitted.items():
             value, low, high = numbers(found)
             fitted[name] = interval(value, max(0.0, low), high)  # no parameter is negative

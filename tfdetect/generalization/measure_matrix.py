@@ -18,7 +18,6 @@ from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.study_results import Cells, Kind, MatrixResult
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "recall_at_fpr_5")
-_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def measure_cells(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> 
             fake, p = fakes[mine], scores[mine]
             masks: Metrics = {}
             if row.run.predicts_masks:
-                masks = main_mask_metrics(predicted, _RESAMPLES, numbers[mine])
+                masks = main_mask_metrics(predicted, numbers[mine])
             cells[row.name][name] = {
                 "count": len(p),
                 "in_training": name in row.domains,
@@ -105,7 +104,7 @@ def _cell_metrics(fake: np.ndarray, p: np.ndarray, ranks: np.ndarray, run: Run) 
         ranks: what orders the images, float [n].
         run: its threshold and operating points are used.
     """
-    found = binary_intervals(fake, p, run.threshold, ranks=ranks, resamples=_RESAMPLES)
+    found = binary_intervals(fake, p, run.threshold, ranks=ranks)
     for name in ("fpr_1", "fpr_5"):
         point = run.info.operating_points.get(name)
         hits = is_fake(p[fake], point.threshold) if point else np.zeros(0, bool)

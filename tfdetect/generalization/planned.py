@@ -6,6 +6,7 @@ from typing import TypedDict
 from tfdetect.core import console
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL
+from tfdetect.core.text import counted
 from tfdetect.data.describe import describe_counts
 from tfdetect.generalization.train_matrix import Trainings, finished_run, run_path
 
@@ -70,6 +71,7 @@ def show_planned(values: Planned, command: str, as_json: bool) -> None:
     console.result(f"Experiment {values['experiment']}, dataset {values['dataset']}\n")
     console.result(console.format_table(rows, ["training", "images", "epochs", "will be"]))
     console.result(
-        f"\n{len(rows)} trainings: {', '.join(counts)}; they read at most {drawn:,} images"
+        f"\n{counted(len(rows), 'training')}: {', '.join(counts)}; they read at most "
+        f"{counted(drawn, 'image')}"
     )
     console.result(f"next    {command_line(command, without=('--dry-run',))}")

@@ -14,7 +14,6 @@ from tfdetect.generalization.measure_matrix import test_scores
 from tfdetect.generalization.study_results import VariantResult, VariantsResult
 
 METRICS = ("accuracy", "balanced_accuracy", "auc")
-_RESAMPLES = 500
 
 
 def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
@@ -111,8 +110,8 @@ def measure_variants(
             for name in names[1:] for metric in METRICS
         }  # fmt: skip
 
-    measured = bootstrap(means, len(fake), resamples=_RESAMPLES)
-    changes = bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
+    measured = bootstrap(means, len(fake))
+    changes = bootstrap(differences, len(fake), bounded=False)
     alone = {key: metrics(np.ones(len(fake))) for key, metrics in of_run.items()}
     variants: list[VariantResult] = [
         {

@@ -95,7 +95,9 @@ def values_of(image: "Image", channel: MaskChannel, bits: int) -> np.ndarray:
         return np.asarray(upright(image))
     if channel == "alpha":
         if not _has_alpha(image):
-            raise MaskError("it has no alpha channel as the other masks have")
+            raise MaskError(
+                "it has no alpha channel, by which masks are read (mask_channel: alpha)"
+            )
         return np.asarray(upright(image).convert("RGBA").getchannel("A"))
     if image.mode in ("1", "L"):
         return np.asarray(upright(image).convert("L"))

@@ -28,6 +28,7 @@ from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import staged, write_text
 from tfdetect.core.locks import locked
+from tfdetect.core.text import counted
 from tfdetect.spark.partitions import MAX_ITEMS, divide
 
 MANIFEST, ITEMS, PARTS = "job.json", "items.parquet", "parts"
@@ -198,7 +199,7 @@ def _check_same(
         return
     key = differing[0]
     if key == "items":
-        texts = [f"{count:,} files" for count in (count_before, count_now)]
+        texts = [counted(count, "file") for count in (count_before, count_now)]
         if count_before == count_now:
             texts[1] += ", of which some have another name, size or time of change"
     else:

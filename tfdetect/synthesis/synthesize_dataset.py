@@ -212,7 +212,7 @@ def _autoencoder_for(
         return None
     others = [fill for fill in task.settings.fills if fill != "autoencoder"]
     log(
-        f"{needed:,} of {len(missing):,} forgeries are filled by an autoencoder"
+        f"an autoencoder fills {needed:,} of {counted(len(missing), 'forgery', 'forgeries')}"
         + (f"; none is needed with --fill {','.join(others)}" if others else "")
     )
     train = [photo for photo, split in splits.items() if split == "train"] or list(splits)

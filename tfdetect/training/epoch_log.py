@@ -30,13 +30,20 @@ class EpochLog(keras.callbacks.Callback):
         training: its number of epochs is shown.
         log: called with each line.
         classes: number of classes; for three or more, the accuracy is that of the class.
+        windows: whether validation sees one window of each image, so that masks are measured there.
     """
 
     def __init__(
-        self, training: Training, log: console.Log = console.log, classes: int = 2
+        self,
+        training: Training,
+        log: console.Log = console.log,
+        classes: int = 2,
+        windows: bool = False,
     ) -> None:
         super().__init__()
         self._shown = _SHOWN | ({"val_accuracy": "accuracy of the class"} if classes > 2 else {})
+        if windows:
+            self._shown |= {"val_mask_iou": "mask IoU on one window of each image"}
         self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
         self._log = log
         self._began = 0.0

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import counted, shell_command
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
@@ -33,7 +33,11 @@ def format_summary(search: Search, trials: list[Trial]) -> str:
     failed = [trial for trial in trials if trial.state == FAILED]
     if failed:
         last = failed[-1]
-        lines += ["", f"{len(failed)} trials failed; the last (trial {last.number}): {last.reason}"]
+        lines += [
+            "",
+            f"{counted(len(failed), 'trial')} failed; the last (trial {last.number}): "
+            f"{last.reason}",
+        ]
     return "\n".join(lines)
 
 

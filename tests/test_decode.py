@@ -95,7 +95,7 @@ def test_every_path_gives_the_same_pixels_or_the_same_reason(name):
     lossy = name.startswith("jpeg") or name == "mpo" or name in ("webp", "webp_lossy_alpha")
     tolerance = 3 if lossy and header.kind.decoder == "graph" else 0
     assert np.abs(read - expected).max() <= tolerance
-    _, width, height, format, error = inspect_bytes(data, 10**8)
+    _, width, height, format, _, error = inspect_bytes(data, 10**8)
     assert (height, width) == expected.shape[:2]
     assert (format, error) == (header.container.upper(), None)
     assert decoding_error(data) is None

@@ -368,7 +368,9 @@ def test_masks_of_turned_images(tmp_path):
     catalog = catalog_of(tmp_path / "dataset.yaml")
     [(path, error)] = zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error")))
     assert path == "fake/0.png" and "EXIF orientation" in error
-    assert any("1 image turned by the EXIF" in problem for problem in catalog.masks["coded"].problems)
+    assert any(
+        "1 image turned by the EXIF" in problem for problem in catalog.masks["coded"].problems
+    )
     assert truths(catalog)[1].shape == (SIDE, 20)
 
 

@@ -22,7 +22,7 @@ from tfdetect.core.load_spec import same_folders
 from tfdetect.core.run_info import MaskInfo, TrainingImages
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import counted, flag_words, from_os, to_os
-from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
+from tfdetect.data.inspection import inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
 from tfdetect.data.scan_result import LEFT_OUT_SCHEMA, SKIPPED_SCHEMA
@@ -72,6 +72,8 @@ class Catalog:
         max_pixels: images with more pixels are refused before they are decoded.
         carved: by `dataset`, what of its splits is carved, not named by folders, by its table or
             by lists. Without those of prepared datasets.
+        several_frames: the number of images whose files have further frames or pages, which are
+            not read; 0 for a prepared dataset.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Catalog:
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
     carved: dict[str, Carved] = field(default_factory=dict)
+    several_frames: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -234,7 +237,7 @@ def _build(
     found = scan(spec, root)
     files = found.files if keep is None else found.files.filter(keep(found.files))
     content = inspect(spec, root, files, progress)
-    for column in CONTENT_COLUMNS:
+    for column in content.column_names:
         files = files.append_column(column, content[column])
     total = files.num_rows + found.skipped.num_rows
     bad = pc.is_valid(files["error"])
@@ -245,7 +248,9 @@ def _build(
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
     unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}
     check_unusable(spec, str(root), unusable, total)
-    files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
+    files = files.filter(pc.invert(bad))
+    several = pc.sum(pc.greater(files["frames"], 1)).as_py() or 0
+    files = files.drop_columns(["error", "mtime_ns", "frames"])
     files, carved = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
@@ -255,7 +260,7 @@ def _build(
     return Catalog(
         spec.name, {spec.name: root}, files, skipped, warnings=warnings,
         masks={} if masks is None else {spec.name: masks}, left_out=found.left_out,
-        other=found.other, carved={spec.name: carved},
+        other=found.other, carved={spec.name: carved}, several_frames=several,
     )  # fmt: skip
 
 
@@ -362,6 +367,7 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         left_out=pa.concat_tables(left_out),
         other=sum((c.other for c in catalogs), Counter()),
         carved=carved,
+        several_frames=sum(c.several_frames for c in catalogs),
     )
 
 

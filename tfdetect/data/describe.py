@@ -99,6 +99,10 @@ def describe_files(catalog: Catalog, listed: bool = False) -> list[str]:
             [f"{row['path']} ({row['error']})" for row in rows], bad, "; "))  # fmt: skip
     for reason, paths in _by_reason(catalog.left_out).items():
         lines.append(f"  left out, since {reason}: {len(paths):,} ({_folders(paths)})")
+    if several := catalog.several_frames:
+        lines.append(
+            f"  with several frames or pages, of which only the first is read: {several:,}"
+        )
     if other:
         kinds = [f"{kind} {count:,}" for kind, count in catalog.other.most_common(8)]
         lines.append(f"  no images: {_more(kinds, len(catalog.other), ', ')}")

@@ -11,10 +11,8 @@ from pathlib import Path
 from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
-from tfdetect.core.text import counted, user_path
+from tfdetect.core.text import counted, listed, user_path
 from tfdetect.core.walk import Walk, is_junk, kind
-
-_NAMED = 3  # files that a message names
 
 
 @dataclass
@@ -98,10 +96,8 @@ class ImageFiles:
         once = ""
         if repeated:
             were, count = ("was", "counts") if repeated == 1 else ("were", "count")
-            once = (
-                f". {counted(repeated, 'file')} {were} given twice and {count} once: "
-                + ", ".join(map(addresses.shown, self.repeated[:_NAMED]))
-                + (", ..." if repeated > _NAMED else "")
+            once = f". {counted(repeated, 'file')} {were} given twice and {count} once: " + listed(
+                map(addresses.shown, self.repeated)
             )
         return (f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0") + empty + once
 

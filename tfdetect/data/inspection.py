@@ -13,16 +13,16 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data.parallel import ENDED, Paths, read_all, read_cache, write_cache
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.frames import frames_of
 from tfdetect.imaging.pillow import read_rgb
 
 _RULES = 2  # to be raised whenever the same file would get another row
 _SCHEMA = pa.schema([
     ("hash", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()),
-    ("error", pa.string()),
+    ("frames", pa.int32()), ("error", pa.string()),
 ])  # fmt: skip
-CONTENT_COLUMNS = _SCHEMA.names
 
-Content = tuple[str | None, int | None, int | None, str | None, str | None]
+Content = tuple[str | None, int | None, int | None, str | None, int | None, str | None]
 
 
 def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True) -> pa.Table:
@@ -35,8 +35,8 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
         progress: whether to show a progress bar.
 
     Returns:
-        Columns hash, width, height, format (null if unreadable) and error (null if readable),
-        in the order of `files`.
+        Columns hash, width, height, format, frames (null if unreadable) and error (null if
+        readable), in the order of `files`.
     """
     rules = f"{_RULES}\n{from_os(root)}\n{spec.max_pixels}"
     key = hashlib.sha256(rules.encode()).hexdigest()[:16]
@@ -44,7 +44,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     stamps = files.select(["path", "size", "mtime_ns"])
     known = read_cache(cache, pa.schema([*stamps.schema, *_SCHEMA]))
     if known is not None and known.select(stamps.column_names).equals(stamps):
-        return known.select(CONTENT_COLUMNS)
+        return known.select(_SCHEMA.names)
     found = stamps.append_column("row", pa.array(np.arange(files.num_rows)))
     if known is None:
         for field in _SCHEMA:
@@ -61,15 +61,15 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
             _ended,
         )  # fmt: skip
         new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
-                       [*stamps.column_names, "row", *CONTENT_COLUMNS])  # fmt: skip
+                       [*stamps.column_names, "row", *_SCHEMA.names])  # fmt: skip
         old = found.filter(pc.invert(missing)).select(new.column_names)
         found = pa.concat_tables([old, new]).sort_by("row")
     write_cache(cache, found.drop_columns("row").combine_chunks())
-    return found.select(CONTENT_COLUMNS)
+    return found.select(_SCHEMA.names)
 
 
 def inspect_file(path: str, max_pixels: int) -> Content:
-    """Return hash, upright width and height, format and error of one image file.
+    """Return hash, upright width and height, format, frames and error of one image file.
 
     Args:
         path: the file.
@@ -82,13 +82,14 @@ def inspect_file(path: str, max_pixels: int) -> Content:
 
 
 def inspect_bytes(data: bytes, max_pixels: int) -> Content:
-    """Return hash, width, height, format and error of one encoded image; see `inspect_file`."""
+    """Return the same of one encoded image; see `inspect_file`."""
     try:
         size = read_rgb(data, max_pixels).size
         kind = read_header(data).container.upper()
     except ImageError as error:
         return _failed(str(error))
-    return hashlib.blake2b(data, digest_size=16).hexdigest(), *size, kind, None
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return digest, *size, kind, frames_of(data, max_pixels), None
 
 
 def _ended(path: str) -> Content:
@@ -96,4 +97,4 @@ def _ended(path: str) -> Content:
 
 
 def _failed(error: str) -> Content:
-    return None, None, None, None, error
+    return None, None, None, None, None, error

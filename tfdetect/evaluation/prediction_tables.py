@@ -152,7 +152,8 @@ def terminal(table: Table, authentic: Collection[str] = ()) -> str:
     masks = [c for c in ("altered", "copied") if f"{c}_fraction" in table.column_names]
     domain = table["in_domain"].null_count < table.num_rows
     copies = True in table["duplicate_of_train"].to_pylist()
-    columns = 2 + len(classes) + len(masks) + domain + copies + several
+    remarks = "remarks" in table.column_names and any(table["remarks"].to_pylist())
+    columns = 2 + len(classes) + len(masks) + domain + copies + several + remarks
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
@@ -166,12 +167,14 @@ def terminal(table: Table, authentic: Collection[str] = ()) -> str:
         notes = [_likeness(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
         notes += [row["detector"]] if several else []
+        notes += [row["remarks"] or None] if remarks else []
         rows.append([row["path"], verdict, *numbers, *notes, None])
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
     headers += masks
     headers += (["like training images"] if domain else []) + (["known image"] if copies else [])
-    headers += (["detector"] if several else []) + ["error"]
+    headers += ["detector"] if several else []
+    headers += (["remarks"] if remarks else []) + ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return console.format_table(rows, headers)

@@ -22,6 +22,7 @@ from tfdetect.evaluation.prediction_columns import (
     cpu_batch,
     rows_kept,
 )
+from tfdetect.evaluation.remarks import with_remarks
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
 
@@ -105,7 +106,8 @@ def predict_files(
     columns = PredictionColumns(run, len(source), compiled.predicts_masks, on_mask=on_mask)
 
     def table(errors: Sequence[str | None]) -> Table:
-        return columns.table(errors, from_pixels).with_first("path", names)
+        found = columns.table(errors, from_pixels).with_first("path", names)
+        return with_remarks(found, run, paths, max_pixels)
 
     with rows_kept(on_stop, lambda: table([None] * len(paths))):
         _fill(columns, score_source(run, compiled, source, batch_size), len(source), progress)

@@ -5,6 +5,7 @@ from tfdetect.core.probability import logit, moved
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
+from tfdetect.evaluation.remarks import frames_sentence, mask_contradiction
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.explanation.examination import Examination
 
@@ -48,7 +49,7 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
         max_sanity: correlation with a shuffled network's map from which a map shows the image
             more than the detector.
     """
-    result = list(found.differences)
+    result = [*frames_sentence(found.row), *found.differences]
     if is_fragile(run, found):
         result.append(
             f"The verdict is fragile: {len(found.changed_by(run))} of {len(found.reencoded)} "
@@ -109,6 +110,11 @@ def mask_sentence(run: Run, found: Examination) -> str:
     """Return what the marked pixels mean."""
     fraction = found.row.get("altered_fraction") or 0.0
     if fraction == 0:
+        if mask_contradiction(run, found.row):
+            return (
+                "The detector marks no pixel as altered, although its verdict on the image is "
+                f"{found.row['verdict']}: it does not say where."
+            )
         copies = found.evidence.copies
         also = " Copied regions are shown below." if copies is not None and copies.found else ""
         return f"The detector marks no pixel as altered.{also}"

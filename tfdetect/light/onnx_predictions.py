@@ -19,6 +19,7 @@ from tfdetect.evaluation.prediction_columns import (
     cpu_batch,
     rows_kept,
 )
+from tfdetect.evaluation.remarks import with_remarks
 from tfdetect.imaging.facts import facts_of
 from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
@@ -91,7 +92,8 @@ def predict_files(
 
     def rows() -> Table:
         table = columns.table(errors, from_pixels)
-        return table.with_first("path", Column.texts([from_os(path) for path in paths]))
+        table = table.with_first("path", Column.texts([from_os(path) for path in paths]))
+        return with_remarks(table, run, paths, max_pixels)
 
     size = 1 if masks else cpu_batch(run, batch_size)
     with (

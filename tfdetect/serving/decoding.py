@@ -21,6 +21,7 @@ from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.run import Run
 from tfdetect.evaluation.overlays import evidence_pictures, for_page
 from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.frames import frames_of
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light.onnx_predictions import image_parts, read_image
 from tfdetect.light.reencodings import reencoded
@@ -37,11 +38,13 @@ class Decoded:
         parts: see `light.onnx_predictions.image_parts`; none where the file cannot be read.
         facts: size, format and hashes of the file, int64 [5]; see `imaging.facts`.
         error: why the file cannot be read, or None.
+        frames: the number of frames or pages of the file.
     """
 
     parts: list[np.ndarray] | None = None
     facts: np.ndarray | None = None
     error: str | None = None
+    frames: int = 1
 
 
 def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> Decoded:
@@ -57,7 +60,7 @@ def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> D
         image, facts = read_image(data, max_pixels)
         if copy is not None:
             image = reencoded(image, copy)
-        return Decoded(image_parts(run, image), facts)
+        return Decoded(image_parts(run, image), facts, frames=frames_of(data, max_pixels))
     except MemoryError:
         return Decoded(error="it needs too much memory")
     except ImageError as error:

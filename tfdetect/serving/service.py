@@ -13,6 +13,7 @@ from PIL import Image
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.evaluation.prediction_columns import PredictionColumns
+from tfdetect.evaluation.remarks import frames_sentence, remarks
 from tfdetect.evaluation.verdict_words import (
     reencoding,
     stability_sentence,
@@ -197,7 +198,10 @@ def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str
     for index, row in enumerate(rows):
         row["mask"] = found[index].altered if index in found else None
         if row["error"] is None:
-            row["words"] = verdict_words(run, row, row["in_domain"] is False)._asdict()
+            row["frames"] = batch[index].frames
+            row["remarks"] = "; ".join(remarks(run, row))
+            words = verdict_words(run, row, row["in_domain"] is False)._asdict()
+            row["words"] = words | {"lines": [*words["lines"], *frames_sentence(row)]}
     return rows
 
 

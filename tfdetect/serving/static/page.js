@@ -283,8 +283,8 @@ function limits(model, row) {
 
 function maskWords(model, row) {
   const percent = (100 * row.altered_fraction).toFixed(1).replace(/\.0$/, "");
-  if (row.altered_fraction === 0) return t.mask_none;
   const authentic = row.inconclusive || row.verdict === model.authentic;
+  if (row.altered_fraction === 0) return authentic ? t.mask_none : fill(t.mask_missing, row);
   return fill(authentic ? t.mask_doubtful : t.mask_found, {percent: percent === "0" ? "< 0.1" : percent});
 }
 

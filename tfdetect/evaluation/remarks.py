@@ -1,0 +1,81 @@
+"""What is to be noted about verdicts on files: later frames, and masks that contradict them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from tfdetect.core.columns import Column, Table
+from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.run import Run
+from tfdetect.evaluation.verdict_words import percent
+from tfdetect.imaging.frames import frames_of
+
+MANY = 0.01  # fraction of marked pixels from which a mask contradicts a verdict of authentic
+
+
+def with_remarks(
+    table: Table, run: Run, files: Sequence[str | bytes], max_pixels: int = MAX_PIXELS
+) -> Table:
+    """Return predictions of files with the columns frames and remarks.
+
+    Args:
+        table: one row for each file.
+        run: that gave the verdicts.
+        files: paths, or the bytes of files.
+        max_pixels: an image with more pixels is not opened.
+    """
+    read = [p_fake is not None for p_fake in table["p_fake"].to_pylist()]
+    frames = [frames_of(file, max_pixels) if good else 0 for file, good in zip(files, read)]
+    missing = ~np.array(read, bool)
+    table = table.with_column("frames", Column(np.array(frames, np.int64), missing))
+    rows = zip(table.to_pylist(), read)
+    texts = ["; ".join(remarks(run, row)) if good else None for row, good in rows]
+    return table.with_column("remarks", Column.texts(texts))
+
+
+def remarks(run: Run, row: Mapping[str, Any]) -> list[str]:
+    """Return what is to be noted about the verdict on an image, in a few words each.
+
+    Args:
+        run: that gave the verdict.
+        row: its prediction; `frames` and `altered_fraction` where they are known.
+    """
+    found = []
+    if (frames := row.get("frames") or 1) > 1:
+        found.append(f"first of {frames:,} frames or pages")
+    contradiction = mask_contradiction(run, row)
+    if contradiction == "marked":
+        found.append(f"authentic, but {percent(row['altered_fraction'])} of the pixels are marked")
+    if contradiction == "empty":
+        found.append(f"{row['verdict']}, but no pixel is marked")
+    return found
+
+
+def mask_contradiction(run: Run, row: Mapping[str, Any]) -> Literal["marked", "empty", ""]:
+    """Return how the mask of an image contradicts its verdict, whatever the run's thresholds are.
+
+    Args:
+        run: that gave the verdict.
+        row: its prediction.
+
+    Returns:
+        "marked" where the verdict is authentic and many pixels are marked, "empty" where it is fake
+        and none is; "" where they agree, the verdict is inconclusive, or no mask is predicted.
+    """
+    fraction = row.get("altered_fraction")
+    if fraction is None or row["inconclusive"]:
+        return ""
+    if row["verdict"] == run.class_names[0]:
+        return "marked" if fraction >= MANY else ""
+    return "" if fraction else "empty"
+
+
+def frames_sentence(row: Mapping[str, Any]) -> list[str]:
+    """Return the sentence that only the first frame was judged; none of a file with one."""
+    if (frames := row.get("frames") or 1) < 2:
+        return []
+    return [
+        f"The file has {frames:,} frames or pages, and only the first was judged: the others may "
+        "show something else."
+    ]

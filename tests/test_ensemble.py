@@ -337,6 +337,13 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     claimed = found["splits"]["test"]["all"]["fusions"]["mean"]
     for key, metric in run.results["test"]["metrics"].items():
         assert claimed[key]["value"] == pytest.approx(metric["value"], abs=2e-5), key
+    assert found["masks"] == {"predicted_by": [], "weights": {}}
+    page = (run.path / "fusion.html").read_text()
+    assert "No member predicts masks" in page
+    assert "the best member (of the lowest log-loss on validation)" in page
+    members = found["splits"]["validation"]["all"]["members"]
+    losses = {name: each["log_loss"]["value"] for name, each in members.items()}
+    assert found["best_member"] == min(losses, key=losses.get)
     assert found["best_member"] in trained and set(found["gains"]) == {"validation", "test"}
     for name in ("report.html", "fusion.html", "model_card.md", "ensemble.yaml"):
         assert (run.path / name).stat().st_size > 100
@@ -520,7 +527,10 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
     with Image.open(out / "3.fake.altered.png") as image:
         written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1
-    assert "central windows" in (run.path / "fusion.html").read_text()
+    page = (run.path / "fusion.html").read_text()
+    assert "central windows" in page and "by weight: tiles 50%, tiles2 50%." in page
+    weights = json.loads((run.path / "fusion.json").read_text())["masks"]["weights"]
+    assert weights == {"tiles": 0.5, "tiles2": 0.5}
 
 
 def test_a_model_with_masks_of_several_views_is_opened(tmp_path):
@@ -554,6 +564,7 @@ def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
     assert len(members.views) == 2
     labels = fuse([runs["tiles"], runs["whole"]], tmp_path / "labels", "--no-masks")
     assert not labels.predicts_masks and "masks" not in labels.results["test"]
+    assert "only the labels were fused" in (labels.path / "fusion.html").read_text()
 
 
 def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path):

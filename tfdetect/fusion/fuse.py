@@ -76,6 +76,10 @@ def fuse(
         "shared_backbones": [
             [members.names[one], members.names[other]] for one, other in network.shared_backbones
         ],
+        "masks": {
+            "predicted_by": [members.names[index] for index in members.mask_members],
+            "weights": {name: round(weight, 6) for name, weight in fused.mask_weights.items()},
+        },
         "warnings": [worse, *warnings] if worse else warnings,
     }
     return write_fused_run(
@@ -153,4 +157,10 @@ def _build(
             fusion, temperatures=fusion.temperatures[used], weights=fusion.weights[used]
         )
         network = FusionNetwork(members, masks)
-    return FusedDetector(members, fusion, network.fused_model(fusion, name, members.view_index))
+    of_masks = network.mask_weights(fusion, members.view_index)
+    return FusedDetector(
+        members,
+        fusion,
+        network.fused_model(fusion, name, members.view_index),
+        {members.names[index]: weight for index, weight in of_masks.items()},
+    )

@@ -37,11 +37,14 @@ class FusedDetector:
         members: the runs.
         fusion: of these members.
         model: from images to the fused logits and masks.
+        mask_weights: the weight of each member's mask in the fused one, by the member's name;
+            empty where no masks are fused.
     """
 
     members: Members
     fusion: Fusion
     model: keras.Model
+    mask_weights: dict[str, float]
 
 
 def write_fused_run(

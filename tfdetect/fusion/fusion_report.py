@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run_results import Interval, Metrics
+from tfdetect.core.text import listed
 from tfdetect.evaluation.figures import heat_map
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
@@ -18,6 +19,7 @@ from tfdetect.fusion.fusion_results import FILE, FusionPart, FusionResult, Fusio
 
 _LOWER_IS_BETTER = ("log_loss", "ece")
 _GAIN_COLUMNS = ["split", "metric", "difference", "result"]
+_BEST = "the best member (of the lowest log-loss on validation)"
 _COST_COLUMNS = ["network", "parameters", "images per second"]
 
 
@@ -44,9 +46,10 @@ def format_comparison(values: FusionResult) -> str:
         for name, part in values["splits"][split].items()
     ]
     blocks.append(textwrap.fill(_explanation(split, values), 100))
+    blocks.append(textwrap.fill(mask_sentence(values), 100))
     blocks.append(console.format_table(
         _gain_rows(values), _GAIN_COLUMNS,
-        title=f"{values['fusion']} minus {values['best_member']}, the best member on validation",
+        title=f"{values['fusion']} minus {values['best_member']}, {_BEST}",
     ))  # fmt: skip
     blocks.append(console.format_table(_cost_rows(values), _COST_COLUMNS, title="Inference cost"))
     return "\n\n".join(blocks)
@@ -69,6 +72,7 @@ def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
         [
             html.Section("Gain over the best member", _gains(values)),
             *sections,
+            html.Section("Masks", html.text(mask_sentence(values))),
             html.Section("Similarity of the members", _similarity(folder, values, comparison)),
             html.Section("Inference cost", _costs(values)),
         ],
@@ -138,8 +142,8 @@ def _explanation(split: str, values: FusionResult) -> str:
 def _gains(values: FusionResult) -> Markup:
     return html.join(
         html.text(
-            f"Metrics of {values['fusion']} minus those of {values['best_member']}, the best "
-            "member on validation, on the same images (paired bootstrap, 95% intervals). If the "
+            f"Metrics of {values['fusion']} minus those of {values['best_member']}, {_BEST}, "
+            "on the same images (paired bootstrap, 95% intervals). If the "
             "interval contains 0, the difference is not significant."
         ),
         html.table(_GAIN_COLUMNS, _gain_rows(values)),
@@ -180,6 +184,29 @@ def _costs(values: FusionResult) -> Markup:
         html.text(f"Backbones that are computed once for several members: {shared}.")
         if shared else None,
     )  # fmt: skip
+
+
+def mask_sentence(values: FusionResult) -> str:
+    """Return whether the fusion predicts masks, and from which members they are; "" if unknown."""
+    masks = values.get("masks")
+    if masks is None:
+        return ""
+    predicted_by, weights = masks["predicted_by"], masks["weights"]
+    if not predicted_by:
+        return "No member predicts masks, so the fusion predicts none."
+    if not weights:
+        return (
+            f"The fusion predicts no masks: only the labels were fused, though "
+            f"{listed(predicted_by)} "
+            f"{'predicts' if len(predicted_by) == 1 else 'predict'} masks."
+        )
+    if len(weights) == 1:
+        return f"The masks of the fusion are those of {next(iter(weights))}."
+    parts = [f"{name} {weight:.0%}" for name, weight in weights.items()]
+    return (
+        f"The masks of the fusion are the mean of the members' mask logits, by weight: "
+        f"{listed(parts, most=len(parts))}."
+    )
 
 
 def _last_split(values: FusionsCompared) -> str:

@@ -1,7 +1,7 @@
 """The content of fusion.json: members and fusions on the same images, and what the fusion gains."""
 
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from tfdetect.core.documents import read_object
 from tfdetect.core.run_results import Metrics
@@ -40,6 +40,13 @@ class InferenceCost(TypedDict):
     images_per_second: float
 
 
+class FusedMasks(TypedDict):
+    """Where the masks of a fusion come from."""
+
+    predicted_by: list[str]  # the members that predict masks
+    weights: dict[str, float]  # of their masks in the fused one; empty where none are fused
+
+
 class FusionsCompared(TypedDict):
     """Members and fusions side by side."""
 
@@ -58,6 +65,7 @@ class FusionResult(FusionsCompared):
     dataset: str
     inference_cost: dict[str, InferenceCost]  # by member, and "fused"
     shared_backbones: list[list[str]]  # members that share one
+    masks: NotRequired[FusedMasks]  # not in fusions of earlier versions
     warnings: list[str]
 
 

@@ -172,18 +172,38 @@ class FusionNetwork:
 
     def _fused_masks(self, fusion: Fusion, view_index: list[int]) -> dict[str, keras.KerasTensor]:
         """Return the weighted mean of mask logits for each view; negative weights count as 0."""
-        masks = {}
+        return {
+            "mask" if len(self.inputs) == 1 else f"mask_{view}": sum(
+                weight * ops.cast(self.masks[index], "float32") for index, weight in weights.items()
+            )
+            for view, weights in self._weights_of_masks(fusion, view_index).items()
+        }
+
+    def _weights_of_masks(
+        self, fusion: Fusion, view_index: list[int]
+    ) -> dict[int, dict[int, float]]:
+        """Return, for each view of members with masks, their weights by number; the sum is 1."""
+        found = {}
         for view in range(len(self.inputs)):
             indices = [index for index in self.masks if view_index[index] == view]
             if indices:
                 weights = np.maximum(fusion.weights[indices], 0)
                 weights = weights if weights.sum() > 0 else np.ones(len(indices))
-                mask = sum(
-                    float(weight) * ops.cast(self.masks[index], "float32")
-                    for weight, index in zip(weights / weights.sum(), indices)
-                )
-                masks["mask" if len(self.inputs) == 1 else f"mask_{view}"] = mask
-        return masks
+                found[view] = dict(zip(indices, (weights / weights.sum()).tolist()))
+        return found
+
+    def mask_weights(self, fusion: Fusion, view_index: list[int]) -> dict[int, float]:
+        """Return the weight of each member's mask in the fused one, whose views count the same.
+
+        Args:
+            fusion: the fusion of these members.
+            view_index: for each member, the index of its view.
+
+        Returns:
+            The weights by the number of the member, with the sum 1; empty without masks.
+        """
+        of_views = self._weights_of_masks(fusion, view_index).values()
+        return {i: weight / len(of_views) for weights in of_views for i, weight in weights.items()}
 
 
 def _merge_crops(image: keras.KerasTensor, crops: int) -> keras.KerasTensor:

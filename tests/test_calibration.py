@@ -342,7 +342,7 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
                               CalibrationSettings(), log=shown.append)  # fmt: skip
     assert one_class.threshold == 0.5
     assert shown[-1] == "threshold: too few images for balanced; 0.5 is used instead"
-    with pytest.raises(UserError, match="all are fakes"):
+    with pytest.raises(UserError, match="no authentic image"):
         calibrate_run(run, catalog_rows(np.ones(len(fake))), table,
                       CalibrationSettings(required=True))  # fmt: skip
 

@@ -341,7 +341,7 @@ def test_every_fault_is_named_and_counted(tmp_path):
         "count": 4, "empty": 1, "full": 1,
     }  # fmt: skip
     assert masks.info.resized == 1 and masks.info.orphans == 1
-    assert "1 of 4 masks of 'fake' are empty (masks/0.png)" in masks.questions[0]
+    assert "1 of 4 masks of 'fake' is empty (masks/0.png)" in masks.questions[0]
     assert any("without an image" in note for note in masks.notes)
     rows = {row["path"]: row for row in catalog.table.to_pylist()}
     assert rows["fake/0.png"]["label"] == 1  # never relabeled

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Adaptation
 from tfdetect.core.run_results import Interval, Results, SplitResult, ordered
-from tfdetect.core.text import counted
+from tfdetect.core.text import counted, listed
 
 
 def describe_detector(run: Run) -> str:
@@ -24,6 +24,15 @@ def describe_detector(run: Run) -> str:
 def pixel_sizes(run: Run) -> str:
     """Return the size of the detector's input, such as "224 x 224"."""
     return " and ".join(f"{view.size[0]} x {view.size[1]}" for view in run.views)
+
+
+def fake_means(run: Run) -> str:
+    """Return what is called fake where the classes of a localizer have other names; "" else."""
+    names = [name for name in run.class_names[1:] if name.lower() not in ("fake", "fakes")]
+    if not (run.predicts_masks and names):
+        return ""
+    classes = f"the class{'' if len(names) == 1 else 'es'} {listed(names, most=len(names))}"
+    return f"Fake is said of whole images, those of {classes}; altered is said of their pixels."
 
 
 def calibration_sentence(run: Run) -> str:

@@ -28,6 +28,7 @@ from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
     facts,
+    fake_means,
     mask_threshold_sentence,
     pixel_sizes,
     threshold_sentence,
@@ -94,7 +95,7 @@ def _write_report(found: Evaluation, output: Path) -> None:
         lead=html.text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
-            f"1 - P({run.class_names[0]}){_assumed(run)}.",
+            f"1 - P({run.class_names[0]}){_assumed(run)}. {fake_means(run)}".rstrip(),
             small=True,
         ),
     )

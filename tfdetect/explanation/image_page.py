@@ -26,6 +26,7 @@ from tfdetect.evaluation.overlays import evidence_pictures, overlay
 from tfdetect.evaluation.run_description import (
     adaptation_sentence,
     chosen_on,
+    fake_means,
     measured_sentence,
     right_verdicts,
 )
@@ -186,7 +187,7 @@ def _evidence(found: Examination) -> Markup:
 def _probability(run: Run, found: Examination) -> list[Markup]:
     """Return the probability at several priors and the verdict at several thresholds."""
     p = found.row["p_fake"]
-    parts = [html.text(wording.class_sentence(run, found))]
+    parts = [html.text(wording.class_sentence(run, found), fake_means(run))]
     if run.info.prior is None:
         parts.append(html.text(
             "This detector is not calibrated, so its score is no probability. "

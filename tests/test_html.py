@@ -123,6 +123,24 @@ def test_plots_have_a_palette_and_photographs_keep_their_colors(tmp_path, monkey
         assert sizes[0] < 0.5 * sizes[1] or mode == "RGBA"
 
 
+def test_wide_figures_can_be_scrolled_by_keyboard():
+    shown = picture_of(figure(), "A rising line", "Line")
+    [box] = [a for _, a in Outline(figures([shown], "wide")).elements if a.get("class") == "image"]
+    assert (box["tabindex"], box["role"], box["aria-label"]) == ("0", "region", "Line")
+    [box] = [a for _, a in Outline(figures([shown])).elements if a.get("class") == "image"]
+    assert "tabindex" not in box
+
+
+@pytest.mark.slow
+def test_wide_figures_are_legible_on_a_phone():
+    page = render_page("Masks", [Section("Masks", figures([picture_of(figure(), "Line")], "wide"))])
+    with chromium() as browser:
+        shown = browser.new_page(viewport={"width": 390, "height": 800})
+        shown.set_content(page)
+        assert shown.evaluate("document.querySelector('img').clientWidth") > 600
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_tables_scroll_and_align_numbers():
     made = table(
         ["name", "value", "share", "text"],

@@ -27,7 +27,9 @@ SIZES = {
     **{name: (32, {**LAYOUT, "patch_size": 16}) for name in ("siglip", "dinov3")},
 }
 SETTINGS = {"nixnet": {"front_end": "srm", "with_pixels": "true"}}  # what else a network needs
-FORMATS = [name for name in exports.FORMATS if not name.startswith("saved_model")]  # test_models.py
+# For the SavedModel see test_models.py, and for onnx_shared test_shared_weights.py.
+ELSEWHERE = ("saved_model", "saved_model_webp", "onnx_shared")
+FORMATS = [name for name in exports.FORMATS if name not in ELSEWHERE]
 # The pairs that docs/guides/deployment.md names, by network: formats, and the reason in a word.
 LITERT = ("litert", "litert_float16", "litert_int8")
 CANNOT = {

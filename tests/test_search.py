@@ -33,7 +33,7 @@ from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import open_search
-from tfdetect.tuning.space import Space, load_space
+from tfdetect.tuning.space import Parameter, Space, load_space
 from tfdetect.tuning.store import (
     COMPLETE,
     FAILED,
@@ -189,6 +189,17 @@ def test_tpe_is_better_than_random_search(tmp_path):
             found.append(np.mean([t.objective for t in trials[15:]]))
         best[algorithm] = np.mean(found)
     assert min(best["tpe"], best["optuna"]) > best["random"] + 0.1, best
+
+
+def test_choices_of_rising_numbers_are_ordered_for_samplers():
+    def steps(*values):
+        return Parameter.model_validate({"choice": values}).steps
+
+    assert steps(16, 32, 64) == 2
+    assert steps(0.1, 1, 2.5) == 2
+    for values in ((64, 32), (16, 16, 32), (8,), ("a", "b"), (False, True), (1, "2"), (None, 1),
+                   (1, {"value": 2, "with": {"x": {"uniform": [0, 1]}}})):  # fmt: skip
+        assert steps(*values) is None, values
 
 
 def test_a_search_algorithm_that_is_not_installed_is_named(monkeypatch):

@@ -1,5 +1,6 @@
 """`Space`: which values of an experiment a search varies, and how; read from YAML."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -82,7 +83,17 @@ class Parameter(Document):
 
     @property
     def steps(self) -> int | None:
-        """Number of steps of a uniform range, which samplers draw instead of the value."""
+        """Number of steps that samplers draw instead of the value: None if there are no steps.
+
+        They are those of a uniform range, or of a choice of rising numbers, such as batch sizes:
+        samplers that model options as categories settle on one early, of numbers they try the
+        neighbors (`benchmarks/search_peers.py`, valley).
+        """
+        if self.choice is not None:
+            values = [option.value for option in self.choice]
+            plain = not any(option.inside for option in self.choice)
+            numbers = all(type(value) in (int, float) for value in values)
+            return len(values) - 1 if plain and numbers and _rise(values) else None
         if self.uniform is None or self.step is None:
             return None
         return math.floor((self.uniform[1] - self.uniform[0]) / self.step)
@@ -100,6 +111,10 @@ class Parameter(Document):
         if self.uniform is None or self.step is None:
             return float(number)
         return self.uniform[0] + self.step * float(number)
+
+
+def _rise(values: list[float]) -> bool:
+    return len(values) > 1 and all(low < high for low, high in itertools.pairwise(values))
 
 
 class Space(Document):
@@ -224,8 +239,8 @@ class Space(Document):
 class Draw(Protocol):
     """Draws the values of a point."""
 
-    def option(self, label: str, count: int) -> int:
-        """Return the index of one of `count` options."""
+    def option(self, label: str, parameter: Parameter, count: int) -> int:
+        """Return the index of one of the `count` options of a parameter."""
 
     def number(self, label: str, parameter: Parameter) -> float:
         """Return a value within a parameter's range."""
@@ -237,7 +252,7 @@ class _RandomDraw:
 
     rng: np.random.Generator
 
-    def option(self, label: str, count: int) -> int:
+    def option(self, label: str, parameter: Parameter, count: int) -> int:
         return int(self.rng.integers(count))
 
     def number(self, label: str, parameter: Parameter) -> float:
@@ -257,7 +272,7 @@ class _FirstDraw:
 
     fixed: dict[str, int]
 
-    def option(self, label: str, count: int) -> int:
+    def option(self, label: str, parameter: Parameter, count: int) -> int:
         return self.fixed.get(label, 0)
 
     def number(self, label: str, parameter: Parameter) -> float:
@@ -340,7 +355,7 @@ def _sample(
         if parameter.choice is None:
             yield label, draw.number(label, parameter)
         else:
-            number = draw.option(label, len(parameter.choice))
+            number = draw.option(label, parameter, len(parameter.choice))
             yield label, number
             option = parameter.choice[number]
             yield from _sample(option.inside, draw, prefix_of(label, number, option))

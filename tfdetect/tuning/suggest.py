@@ -30,14 +30,14 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
     found = {}
     for key, parameter in parameters.items():
         inner, label = prefix + key, _hyperopt_label(prefix + key)
-        if parameter.choice is not None:
+        if parameter.steps is not None:
+            # Steps are counted from the lowest value: hyperopt's own grid starts at 0.
+            found[label] = hp.quniform(label, 0, parameter.steps, 1)
+        elif parameter.choice is not None:
             found[label] = hp.choice(label, [
                 _expression(option.inside, prefix_of(inner, number, option))
                 for number, option in enumerate(parameter.choice)
             ])  # fmt: skip
-        elif parameter.steps is not None:
-            # Steps are counted from the lowest value: hyperopt's own grid starts at 0.
-            found[label] = hp.quniform(label, 0, parameter.steps, 1)
         elif parameter.uniform:
             found[label] = hp.uniform(label, *parameter.uniform)
         else:

@@ -58,7 +58,9 @@ class _OptunaDraw:
 
     trial: optuna.Trial
 
-    def option(self, label: str, count: int) -> int:
+    def option(self, label: str, parameter: Parameter, count: int) -> int:
+        if parameter.steps is not None:
+            return self.trial.suggest_int(label, 0, parameter.steps)
         return self.trial.suggest_categorical(label, range(count))
 
     def number(self, label: str, parameter: Parameter) -> float:
@@ -70,10 +72,10 @@ class _OptunaDraw:
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
     """Return the distribution of what `_OptunaDraw` draws."""
-    if parameter.choice is not None:
-        return CategoricalDistribution(range(len(parameter.choice)))
     if parameter.steps is not None:
         return IntDistribution(0, parameter.steps)
+    if parameter.choice is not None:
+        return CategoricalDistribution(range(len(parameter.choice)))
     return FloatDistribution(*parameter.range, log=parameter.log_uniform is not None)
 
 

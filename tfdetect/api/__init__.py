@@ -18,7 +18,7 @@ and `progress=False` to silence them.
 from tfdetect import __all__  # the list of names
 from tfdetect.api.benchmark_functions import BenchmarkResults, benchmark, list_benchmarks
 from tfdetect.api.data_functions import audit, fix, prepare, synthesize
-from tfdetect.api.detect import Detector, Predictions, load
+from tfdetect.api.detect import Detector, load
 from tfdetect.api.evaluation_functions import (
     calibrate,
     compare,
@@ -36,6 +36,7 @@ from tfdetect.api.model_functions import (
     list_detectors,
     list_experiments,
 )
+from tfdetect.api.predictions import Predictions
 from tfdetect.api.results import EvaluationResults, Results
 from tfdetect.api.share import push
 from tfdetect.api.study_functions import (

@@ -8,6 +8,7 @@ import pytest
 import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import changed_counts
+from tfdetect.evaluation import training_history
 from tfdetect.evaluation.result_tables import warnings_of
 
 
@@ -69,3 +70,16 @@ def test_a_detector_that_guesses_is_warned_of(low, value, high, words):
     result["without_duplicates"] = {"count": 2000, "metrics": {"auc": auc}}
     found = [text for text in warnings_of("test", result) if text.startswith("AUC")]
     assert [words in text for text in found] == ([True] if words else [])
+
+
+def test_a_training_that_ran_to_its_end_is_advised_more_epochs(shared_run, monkeypatch):
+    run, _ = shared_run
+    rows = [{"val_log_loss": 5.0}]
+    monkeypatch.setattr(training_history, "read_history", lambda run: rows)
+    epochs = run.experiment().training.epochs
+    advised = "Try more epochs (training.epochs), another learning rate"
+    for done, expected in ((epochs, True), (epochs + 1, False)):
+        [warning] = training_history.not_learned(run.with_info(epochs=done), {})
+        assert (advised in warning) == expected
+    rows[0]["val_log_loss"] = 0.1
+    assert training_history.not_learned(run, {}) == []

@@ -195,7 +195,7 @@ def test_faces_of_mediapipes_networks_are_decoded(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     arguments = [tmp_path, "--images", "--detector"]
     code, out, err = run([*arguments, model, "--output", tmp_path.parent / "faces"], capsys)
-    assert code == 0 and "1 faces from 2 images" in out, err
+    assert code == 0 and "1 face from 2 images" in out, err
     wrong = write_litert(tmp_path / "wrong.tflite", lambda image: image[:, :1], 32)
     code, _, err = run([*arguments, wrong, "--output", tmp_path.parent / "x"], capsys)
     assert code == 2 and "finds no faces. Give face_detection_short_range" in err

@@ -320,7 +320,7 @@ def test_what_is_missing_is_told_and_the_rest_is_found(tmp_path):
         load_suite("wildrf"), tmp_path, progress=False, log=lines.append
     )
     assert reddit.differences == ("no fake image",) and not reddit.missing
-    assert twitter.differences == ("1 images cannot be used",) and twitter.found["real"] == 2
+    assert twitter.differences == ("1 image cannot be used",) and twitter.found["real"] == 2
     assert "no image of it" in facebook.missing and any("missing" in line for line in lines)
     with pytest.raises(UserError, match=r"No image of the suite 'chameleon'.*github.com"):
         read_subsets(load_suite("chameleon"), tmp_path / "elsewhere", progress=False, log=quiet)

@@ -6,7 +6,7 @@ import pyarrow as pa
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.text import images_are
+from tfdetect.core.text import counted, images_are
 from tfdetect.evaluation.adaptation import (
     is_few,
     with_conformal_threshold,
@@ -54,10 +54,10 @@ def calibrate_run(
         UserError: there are too few images for the settings, or one class is missing where they
             require both.
     """
-    counted = table["error"].is_null().to_numpy()
+    used = table["error"].is_null().to_numpy()
     if settings.dataset:
-        counted &= ~_known(run, table, log)
-    rows, table = (each.filter(pa.array(counted)) for each in (rows, table))
+        used &= ~_known(run, table, log)
+    rows, table = (each.filter(pa.array(used)) for each in (rows, table))
     fake = rows["label"].to_numpy() > 0
     if settings.dataset and len(fake) and not fake.any():
         return with_conformal_threshold(run, rows, table, settings, log)
@@ -74,8 +74,7 @@ def calibrate_run(
         kind = "authentic image" if fake.any() else "fake"
         raise UserError(
             f"A calibration needs authentic images and fakes. Received: "
-            f"{counted(len(fake), 'image')}, no "
-            f"{kind}. Choose a dataset with both classes."
+            f"{counted(len(fake), 'image')}, no {kind}. Choose a dataset with both classes."
         )
     run = _fitted(run, rows, table, settings, log)
     p = recalibrate(table, run)["p_fake"].to_numpy()

@@ -48,11 +48,11 @@ def import_tensorflow() -> None:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Return the module `onnxruntime`, which reports nothing about its use.
+    """Return the module `onnxruntime`, with its telemetry turned off.
 
-    From its import on ONNX Runtime would write a number of this machine and a list of events below
-    the home directory, and send the events to its maker. The variable counts at the import only;
-    who sets it to 0 gets what ONNX Runtime does by itself.
+    At its import ONNX Runtime would write a number of this machine and a database of events below
+    the home directory, for a client that sends events to its maker. The variable counts at the
+    import only; if it is set to 0, ONNX Runtime does as it does by itself.
 
     Raises:
         ModuleNotFoundError: ONNX Runtime is not installed.

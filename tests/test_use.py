@@ -253,6 +253,7 @@ def test_a_file_that_is_given_twice_is_judged_once(shared_run, tmp_path, capsys)
     assert str(tmp_path / "z.png") in err
     api = tfdetect.load(run).predict([first, str(tmp_path / "z.png")], progress=False)
     assert [row["path"] for row in api] == [first]
+    assert "1 file was given twice and counts once" in capsys.readouterr().err  # without progress
     copy = tmp_path / "copy.png"  # the same bytes, but another file
     copy.write_bytes(Path(first).read_bytes())
     assert len(tfdetect.load(run).predict([first, copy], progress=False)) == 2

@@ -154,7 +154,8 @@ class Detector:
         authentic = self.class_names[:1]
         with tempfile.TemporaryDirectory() as folder:
             given = find_given(images, Path(folder))
-            if progress and given.files.noteworthy:
+            # Fewer rows than inputs are never silent.
+            if given.files.repeated or (progress and given.files.noteworthy):
                 console.log(given.files.describe())
             writer = None if masks is None else _mask_writer(masks, given, failed, max_pixels)
             job = _Job(

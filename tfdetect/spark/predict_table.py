@@ -88,7 +88,7 @@ def predict_to_table(
     folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
     with starting_spark(cluster, f"tfdetect predict {run.name}") as session:
         found = find_images(images)
-        if progress and found.noteworthy:
+        if found.repeated or (progress and found.noteworthy):
             console.log(found.describe())
         items, sizes = _items(found)
         task, what = _task(run, batch_size, max_pixels)

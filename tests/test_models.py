@@ -369,6 +369,75 @@ def test_kernels_for_cpus_compute_what_keras_computes(precision):
     assert "tfdetect" not in fast.to_json()
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "side, size, stride, padding",
+    [
+        (16, 5, 1, "same"), (8, 5, 1, "same"), (7, 5, 1, "same"), (4, 5, 1, "same"),
+        (2, 5, 1, "same"), (1, 5, 1, "same"), (8, 7, 1, "same"), (8, 4, 1, "same"),
+        (8, 3, 1, "same"), (2, 3, 1, "same"), (8, 3, 2, "same"), (9, 5, 2, "same"),
+        (8, 5, 2, "same"), (8, 5, 1, "valid"), (9, 5, 2, "valid"),
+    ],
+)  # fmt: skip
+def test_gradients_of_depthwise_convolutions_are_those_of_keras(
+    precision, side, size, stride, padding
+):
+    from tfdetect.models.cpu_kernels import use_cpu_kernels
+
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.DepthwiseConv2D(
+        size, strides=stride, padding=padding, activation="tanh", use_bias=False, dtype=precision
+    )
+    model = keras.Sequential([keras.Input((side, side, 6)), layer])
+    images = tf.random.stateless_normal([3, side, side, 6], [3, 4])
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = model(images)
+            loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
+        return outputs, *tape.gradient(loss, [images, *(v.value for v in layer.weights)])
+
+    plain = gradients()
+    use_cpu_kernels(model)
+    assert layer.call.__name__ == "_depthwise_call"
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 0.03}[precision]
+    for ours, theirs in zip(gradients(), plain, strict=True):
+        ours, theirs = (np.asarray(tf.cast(each, tf.float32)) for each in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.layers.Dense(4, dtype="mixed_bfloat16"),
+        lambda: keras.layers.EinsumDense(
+            "abcd,dhe->abche", (None, None, 2, 4), bias_axes="he", dtype="mixed_bfloat16"
+        ),
+        lambda: keras.layers.EinsumDense("abcd,de->abce", (32, 32, 4), dtype="mixed_bfloat16"),
+        lambda: keras.layers.Conv2DTranspose(4, 3, padding="same", dtype="mixed_bfloat16"),
+        lambda: keras.layers.DepthwiseConv2D(3, padding="same", dtype="mixed_bfloat16"),
+    ],
+    ids=["dense", "einsum", "einsum_without", "transpose", "depthwise"],
+)
+def test_a_bias_in_half_precision_learns_from_all_positions(make):
+    from tfdetect.models.cpu_kernels import use_cpu_kernels
+
+    layer = make()
+    model = keras.Sequential([keras.Input((32, 32, 4)), layer])
+    use_cpu_kernels(model)
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(model(tf.ones([4, 32, 32, 4])), tf.float32))
+        return tape.gradient(loss, layer.bias.value)
+
+    if layer.bias is not None:
+        np.testing.assert_allclose(tf.cast(gradient(), tf.float32), 4 * 32 * 32, rtol=0.01)
+    assert model(tf.ones([4, 32, 32, 4])).dtype == tf.bfloat16
+
+
 def test_freezing_by_number_fraction_and_name():
     options = REDUCED["small_resnet"][1]
     free = detector("small_resnet", 16, options)

@@ -2,12 +2,12 @@
 
 import importlib
 import importlib.util
-import runpy
 import subprocess
 import sys
 
 import pytest
 
+import tfdetect
 from tfdetect.core.after_import import after_import
 
 
@@ -32,10 +32,31 @@ def test_the_action_follows_the_import_or_comes_at_once(done):
     assert done == [3, 4]
 
 
-def test_an_import_by_this_package_has_no_consequence(done, tmp_path):
+def test_the_action_waits_for_the_outermost_module_of_this_package(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfdetect, "__path__", [*tfdetect.__path__, str(tmp_path)])
+    (tmp_path / "ours_inner.py").write_text("import imported_later")
+    (tmp_path / "ours_outer.py").write_text("import tfdetect.ours_inner\nvalue = 4")
+    after_import(
+        "imported_later", lambda: done.append(importlib.import_module("tfdetect.ours_outer").value)
+    )
+    try:
+        importlib.import_module("tfdetect.ours_outer")
+        assert done == [4]
+    finally:
+        sys.modules.pop("tfdetect.ours_inner", None)
+        sys.modules.pop("tfdetect.ours_outer", None)
+
+
+def test_an_import_that_fails_is_no_import(done, tmp_path):
+    (tmp_path / "imported_later.py").write_text("value = broken")
     after_import("imported_later", lambda: done.append(1))
-    runpy.run_path(str(tmp_path / "of_ours.py"), run_name="tfdetect.of_ours")
-    assert "imported_later" in sys.modules and done == []
+    with pytest.raises(NameError):
+        importlib.import_module("imported_later")
+    assert done == []
+    (tmp_path / "imported_later.py").write_text("value = 'mended'")
+    importlib.invalidate_caches()
+    importlib.import_module("imported_later")
+    assert done == [1]
 
 
 def test_a_module_that_is_not_there_is_missing_as_before(done):
@@ -55,9 +76,17 @@ def test_a_module_that_is_only_looked_for_is_acted_on_when_it_is_imported(done):
     assert done == [3]
 
 
-def test_keras_knows_the_layers_in_every_order_of_imports():
+@pytest.mark.parametrize("first", [
+    "import tfdetect, tensorflow, keras",
+    "import keras, tfdetect",
+    "import tfdetect.api.detect, tfdetect.models.heads, keras",
+    "import tfdetect.models.networks.iidnet, keras",
+    "import tfdetect; tfdetect.list_detectors(); import tfdetect.training.fit, keras",
+])  # fmt: skip
+def test_keras_knows_the_layers_in_every_order_of_imports(first):
     code = (
-        "import tfdetect, tensorflow, keras\n"
-        "assert keras.saving.get_registered_object('tfdetect>VerdictLayer') is not None"
+        f"{first}\n"
+        "for name in 'VerdictLayer', 'FusedBatchNormalization':\n"
+        "    assert keras.saving.get_registered_object(f'tfdetect>{name}') is not None, name"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

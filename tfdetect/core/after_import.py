@@ -1,21 +1,23 @@
-"""Calls a function once a module is imported by somebody else's code."""
+"""Calls a function once a module is imported, by whomever."""
 
-import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
-from types import FrameType, ModuleType
+from types import ModuleType
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 def after_import(name: str, action: Callable[[], None]) -> None:
     """Call `action` now if a module is imported, otherwise when it will be.
 
-    Where this package imports the module first, `action` is not called: modules of ours that are
-    half imported could not be imported by it.
+    Where a module of this package imports it, `action` waits until the outermost of the modules of
+    this package that are being imported is complete: `action` may import any of them.
 
     Args:
         name: the name of a top-level module.
-        action: what to call.
+        action: what to call, once.
     """
     if sys.modules.get(name) is not None:
         action()
@@ -24,7 +26,7 @@ def after_import(name: str, action: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds a module as it would be found without this finder, until the module is imported.
+    """Finds modules as they would be found without this finder, until the action has been called.
 
     To be found is not to be imported: TensorFlow asks whether Keras is there, before it, or
     another package, imports it.
@@ -32,41 +34,32 @@ class _Finder:
 
     def __init__(self, name: str, action: Callable[[], None]):
         self._name, self._action = name, action
+        self._imported = False
+        self._thread = threading.local()  # `depth`: modules of this package that it is importing
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != self._name:
+        ours = name.startswith(f"{_PACKAGE}.")
+        if name != self._name and not ours:
             return None
-        spec = self._find_without_this(name)
+        others = (each for each in sys.meta_path if each is not self)
+        found = (each.find_spec(name, path, target) for each in others)
+        spec = next((each for each in found if each is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_act(module: ModuleType) -> None:
-                if self in sys.meta_path:
+                depth = getattr(self._thread, "depth", 0)
+                self._thread.depth = depth + ours
+                try:
+                    execute(module)
+                finally:
+                    self._thread.depth = depth
+                self._imported |= not ours
+                if self._imported and depth == 0 and self in sys.meta_path:
                     sys.meta_path.remove(self)
-                ours = _we_import()
-                execute(module)
-                if not ours:
                     self._action()
 
             spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec
-
-    def _find_without_this(self, name: str) -> ModuleSpec | None:
-        sys.meta_path.remove(self)
-        try:
-            return importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-
-
-def _we_import() -> bool:
-    """Return whether code of this package is among the callers."""
-    package = __name__.partition(".")[0]
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] == package:
-            return True
-        frame = frame.f_back
-    return False

@@ -229,15 +229,25 @@ def prepare_search(
     baseline: bool = True,
 ) -> SearchPlan:
     """Resolve and check what `search` would do, with the same arguments; start nothing."""
+    from tfdetect.core.documents import validate
     from tfdetect.tuning.make_search import make_search
+    from tfdetect.tuning.objective import default_objective
+    from tfdetect.tuning.search_folder import SearchSettings
+    from tfdetect.tuning.space import load_space
 
-    return make_search(
-        str(space), text_of(dataset), text_of(experiment), override_texts(overrides),
-        path_of(data_dir), authentic, model,
-        objective=objective, algorithm=algorithm, startup_trials=startup_trials, seed=seed,
-        folds=folds, prune=prune, first_epochs=first_epochs, baseline=baseline,
-        trial_overrides=tuple(override_texts(trial_overrides)),
-    )  # fmt: skip
+    found = load_space(str(space))
+    by_space = not (experiment or model) and bool(found.experiment)
+    plan = plan_of(
+        dataset, found.experiment if by_space else experiment, model, overrides, data_dir, authentic
+    )
+    values = {
+        "objective": objective or default_objective(plan.experiment).name,
+        "algorithm": algorithm, "startup_trials": startup_trials, "seed": seed, "folds": folds,
+        "prune": prune, "first_epochs": first_epochs, "baseline": baseline,
+        "trial_overrides": override_texts(trial_overrides),
+    }  # fmt: skip
+    settings = validate(SearchSettings, values, "the settings of the search")
+    return make_search(found, plan, settings, by_space)
 
 
 @checked
@@ -246,6 +256,19 @@ def search(
     dataset: str | Path | None = None,
     experiment: str | Path | None = None,
     *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    trial_overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    objective: str | None = None,
+    algorithm: str = "tpe",
+    startup_trials: int = 10,
+    seed: int = 0,
+    folds: int = 1,
+    prune: str = "median",
+    first_epochs: int = 1,
+    baseline: bool = True,
     max_trials: int | None = None,
     max_hours: float | None = None,
     max_epochs: int | None = None,
@@ -258,7 +281,6 @@ def search(
     retrain: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
-    **settings: Any,
 ) -> SearchResults:
     """Search for a better experiment; each trial is a training in a process of its own.
 
@@ -267,6 +289,17 @@ def search(
     Args:
         space: name of a shipped search space or path of a YAML file: what varies, and how.
         dataset, experiment: see `train`; by default those of the space.
+        model, overrides, data_dir, authentic: see `train`.
+        trial_overrides: overrides in the trials alone; the best experiment keeps its own values.
+        objective: metric of validation to optimize; by default what the experiment monitors.
+        algorithm: what suggests the next point: "tpe", "random", "atpe" or "optuna".
+        startup_trials: number of trials that are drawn at random first.
+        seed: seed of the suggestions.
+        folds: number of folds of a cross-validation of each trial on train and validation
+            together; 1 for the validation split.
+        prune: rule that stops unpromising trials early: "median", "halving" or "none".
+        first_epochs: number of epochs before which no trial is stopped.
+        baseline: whether the first trial is the unchanged experiment.
         max_trials, max_hours, max_epochs: limits of the whole search; by default 50 trials.
         parallel: trials at once.
         gpus, gpu_memory_limit: see `train`; the limit is for each trial.
@@ -276,12 +309,6 @@ def search(
         retrain: train the best experiment afterwards, as a run of its own.
         progress: whether to show progress.
         log: called with each message.
-        settings: `model`, `overrides`, `data_dir`, `authentic` as in `train`;
-            `trial_overrides`, for the trials alone; `objective`, a metric of validation;
-            `algorithm` ("tpe", "random", "atpe", "optuna"); `startup_trials` drawn at random;
-            `seed`; `folds` of cross-validation; `prune` ("median", "halving", "none");
-            `first_epochs` that every trial may train; `baseline`, whether to begin with the
-            unchanged experiment.
 
     Raises:
         UserError: an unknown name, a space that does not fit, or no trial that ended well.
@@ -298,7 +325,12 @@ def search(
     parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each
     limits = max_trials, max_hours, max_epochs
     budget = Budget(*limits) if any(limits) else Budget(50)
-    plan = prepare_search(space, dataset, experiment, **settings)
+    plan = prepare_search(
+        space, dataset, experiment, model=model, overrides=overrides,
+        trial_overrides=trial_overrides, data_dir=data_dir, authentic=authentic,
+        objective=objective, algorithm=algorithm, startup_trials=startup_trials, seed=seed,
+        folds=folds, prune=prune, first_epochs=first_epochs, baseline=baseline,
+    )  # fmt: skip
     check_writable(user_path(output))
     default = file_name(f"search-{plan.space.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the search")
@@ -319,9 +351,8 @@ def search(
     run = None
     if retrain:
         path = train_best(
-            searching, user_path(output), path_of(settings.get("data_dir")), gpus_of(gpus),
-            gpu_memory_limit,
-        )  # fmt: skip
+            searching, user_path(output), path_of(data_dir), gpus_of(gpus), gpu_memory_limit
+        )
         run = open_run(path)
     return SearchResults(
         folder, plan.settings.objective, asdict(best), [asdict(t) for t in trials], summary, run

@@ -1,97 +1,67 @@
-"""Resolves and checks everything that a search needs before its first trial."""
-
-from pathlib import Path
-from typing import Any
+"""Checks everything that a search needs before its first trial."""
 
 from tfdetect.core import console
-from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, check_trainable, fold
-from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan
-from tfdetect.tuning.objective import default_objective, objective_named
+from tfdetect.data.plan import Plan, experiment_of_dataset, find_data
+from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.search_folder import SearchPlan, SearchSettings
-from tfdetect.tuning.space import Space, load_space
+from tfdetect.tuning.space import Space
 from tfdetect.tuning.suggest import suggest
 
 
 def make_search(
-    space: str,
-    dataset: str | None,
-    experiment: str | None,
-    overrides: list[str],
-    data_dir: Path | None,
-    authentic: str | None,
-    model: str | None,
-    objective: str | None = None,
-    **settings: Any,
+    space: Space, plan: Plan, settings: SearchSettings, by_space: bool = False
 ) -> SearchPlan:
-    """Resolve names and check that space, experiment and data fit together.
+    """Check that space, experiment and data fit together; return what a search tries.
 
     Args:
-        space: name or file of a search space.
-        dataset, experiment, overrides, data_dir, authentic, model: see `make_plan`; by default
-            the experiment is that of the space.
-        objective: a metric of validation; by default what the experiment monitors.
-        settings: the other fields of `SearchSettings`.
+        space: what varies.
+        plan: the experiment that is varied, and its dataset.
+        settings: how the search works; `roots` and `fingerprint` are those of the data.
+        by_space: whether the space chose the experiment.
 
     Raises:
-        UserError: an unknown name, or a space that does not fit the experiment.
+        UserError: the data cannot be found, or space, objective or settings do not fit the
+            experiment or the data.
     """
-    found = load_space(space)
-    plan = make_plan(
-        dataset, experiment or (None if model else found.experiment), overrides, data_dir,
-        authentic, model,
-    )  # fmt: skip
-    goal = objective_named(objective) if objective else default_objective(plan.experiment)
+    goal = objective_named(settings.objective)
     if goal.is_of_masks and plan.experiment.model.mask_head is None:
         raise UserError(
             f"The objective {goal.name} is a metric of masks, but the experiment "
             f"{plan.experiment.name} has no model.mask_head."
         )
-    trial_overrides = list(settings.get("trial_overrides", ()))
-    override(plan.experiment, trial_overrides)  # refuses unknown keys before the space is checked
-    both = {text.partition("=")[0] for text in trial_overrides} & {
-        label.rpartition("/")[2] for label in found.labels()
+    # Unknown keys are refused before the space is checked.
+    override(plan.experiment, settings.trial_overrides)
+    both = {text.partition("=")[0] for text in settings.trial_overrides} & {
+        label.rpartition("/")[2] for label in space.labels()
     }
     if both:
         raise UserError(
-            f"--trial-set {', '.join(sorted(both))}: the search space {found.name} varies this "
+            f"--trial-set {', '.join(sorted(both))}: the search space {space.name} varies this "
             "value. Remove it from one of the two."
         )
-    found.check(plan.experiment)
-    console.log(
-        f"Experiment {plan.experiment.name} ({_choice(plan, found, experiment, model)}), dataset "
-        f"{plan.spec.name}"
-    )
+    space.check(plan.experiment)
+    chosen = _chosen_by_space(plan, space) if by_space else plan.chosen
+    console.log(f"Experiment {plan.experiment.name} ({chosen}), dataset {plan.spec.name}")
     catalog = find_data(plan)
-    _check(found, plan.with_settings(trial_overrides), catalog, settings.get("folds", 1))
-    resolved = validate(
-        SearchSettings,
-        {
-            **settings,
+    _check(space, plan.with_settings(settings.trial_overrides), catalog, settings.folds)
+    settings = settings.model_copy(
+        update={
             "objective": goal.name,
             "roots": {name: from_os(root) for name, root in catalog.roots.items()},
             "fingerprint": catalog.fingerprint(),
-        },
-        "the settings of the search",
+        }
     )
-    return SearchPlan(resolved, found, plan.experiment, plan.spec)
+    return SearchPlan(settings, space, plan.experiment, plan.spec)
 
 
-def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None) -> str:
-    """Return how the experiment was chosen, and which one `train` takes, where that is another.
-
-    Args:
-        plan: the plan with the experiment.
-        space: the search space.
-        experiment, model: what the user named.
-    """
-    if experiment or model or not space.experiment:
-        return plan.chosen
+def _chosen_by_space(plan: Plan, space: Space) -> str:
+    """Return that the space chose the experiment, and which one `train` takes if another."""
     chosen = f"that of the space {space.name}"
     usual, _ = experiment_of_dataset(plan.spec, plan.folders, plan.data_dir)
     if usual == plan.experiment.name:

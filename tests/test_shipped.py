@@ -1,4 +1,4 @@
-"""Which detector judges an image when no run is named, and which experiment a folder gets."""
+"""Which detector classifies an image when no run is named, and which experiment a folder gets."""
 
 import importlib.util
 import json
@@ -112,11 +112,8 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
         chosen("large")
 
 
-def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch):
-    write_images(tmp_path / "small", 1, 0, side=32)
-    write_images(tmp_path / "large", 2, 0, side=100)
-    (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
-    # One run stands for both, because the photo detector takes seconds to load.
+def small_run_for_photographs(tmp_path, monkeypatch):
+    """Let one run stand for both detectors: the photo detector takes seconds to load."""
     folder, own = shipped_runs.shipped_folder, shipped.SMALL_IMAGES
     copy = tmp_path / "photo_detector"
     shutil.copytree(folder(own), copy, ignore=shutil.ignore_patterns("saved_model"))
@@ -124,6 +121,38 @@ def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch)
     (copy / "run.json").write_text(text)
     folders = {own: folder(own), "photo_detector": copy}
     monkeypatch.setattr(shipped, "shipped_folder", folders.get)
+
+
+def test_verdicts_of_all_detectors_are_shown_before_the_first_page(tmp_path, capsys, monkeypatch):
+    write_images(tmp_path / "small", 1, 0, side=32)
+    write_images(tmp_path / "large", 1, 0, side=100)
+    small_run_for_photographs(tmp_path, monkeypatch)
+    printed = {}
+
+    def explain_files(run, detector, table, pages, failed, max_pixels):
+        assert len(table["path"].to_pylist()) == len(pages) == 1
+        assert Path(table["path"].to_pylist()[0]).is_file()
+        printed[run.name] = capsys.readouterr().out
+        yield from pages
+
+    monkeypatch.setattr("tfdetect.explanation.image_page.explain_files", explain_files)
+    pages = tmp_path / "pages"
+    images = [tmp_path / "small/000.png", tmp_path / "large/000.png"]
+    code, out, err = call("predict", [*images, "--explain", pages], capsys)
+    assert code == 0 and list(printed) == ["photo_detector", shipped.SMALL_IMAGES]
+    verdicts = printed.pop("photo_detector")
+    assert all(str(image) in verdicts for image in images) and "photo_detector" in verdicts
+    assert printed == {shipped.SMALL_IMAGES: ""} and out == ""
+    assert all(f"Explained in {pages / name / '000.html'}" in err
+               for name in ("photo_detector", shipped.SMALL_IMAGES))  # fmt: skip
+
+
+def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch):
+    write_images(tmp_path / "small", 1, 0, side=32)
+    write_images(tmp_path / "large", 2, 0, side=100)
+    (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
+    own = shipped.SMALL_IMAGES
+    small_run_for_photographs(tmp_path, monkeypatch)
     large, small = tmp_path / "large", tmp_path / "small" / "000.png"
     code, out, err = call("predict", [large / "000.png", small, large, "--json"], capsys)
     rows = json.loads(out)

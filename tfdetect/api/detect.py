@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -143,6 +144,31 @@ class Detector:
         Raises:
             UserError: a path does not exist, an array is not an image, or no image can be read.
         """
+        with self._predicted(
+            images, batch_size=batch_size, masks=masks, pages=pages, progress=progress,
+            on_stop=on_stop, max_pixels=max_pixels,
+        ) as verdicts:  # fmt: skip
+            if on_verdicts is not None:
+                on_verdicts(verdicts.predictions)
+            return verdicts.explained()
+
+    @contextmanager
+    def _predicted(
+        self,
+        images: Image | Iterable[Image],
+        *,
+        batch_size: int,
+        masks: str | Path | None,
+        pages: str | Path | None,
+        progress: bool,
+        on_stop: Callable[[Predictions], None] | None,
+        max_pixels: int,
+    ) -> Iterator[_Verdicts]:
+        """Give the verdicts on images; their pages can be made while the context is open.
+
+        Images that were fetched or given as pixels are files until then. See `predict` for the
+        arguments and errors.
+        """
         from tfdetect.api.given_images import find_given
         from tfdetect.core.files import FailedWrites, check_writable
 
@@ -171,15 +197,18 @@ class Detector:
             rows = job.rows(table)
             if masks is not None:
                 storage.publish(user_path(masks))
-            if on_verdicts is not None:
-                on_verdicts(Predictions(rows, (), failed.reasons, authentic))
-            written = []
-            if pages is not None:
-                made = self._explain(table, given, user_path(pages), failed, max_pixels)
-                count = len(given.paths)
-                written = list(console.track(made, "explaining", count, "images", shown=progress))
-                storage.publish(user_path(pages))
-        return Predictions(rows, written, failed.reasons, authentic)
+
+            def explained() -> Predictions:
+                written = []
+                if pages is not None:
+                    made = self._explain(table, given, user_path(pages), failed, max_pixels)
+                    count = len(given.paths)
+                    shown = console.track(made, "explaining", count, "images", shown=progress)
+                    written = list(shown)
+                    storage.publish(user_path(pages))
+                return Predictions(rows, written, failed.reasons, authentic)
+
+            yield _Verdicts(Predictions(rows, (), failed.reasons, authentic), explained)
 
     @checked
     def predict_to_table(
@@ -262,6 +291,19 @@ class Detector:
         from tfdetect.light.onnx_detector import light_detector
 
         return light_detector(self.run)
+
+
+@dataclass(frozen=True)
+class _Verdicts:
+    """The verdicts of one detector, before the pages that explain them.
+
+    Attributes:
+        predictions: the verdicts.
+        explained: writes the pages, if they are wanted; returns the predictions with them.
+    """
+
+    predictions: Predictions
+    explained: Callable[[], Predictions]
 
 
 @dataclass(frozen=True)
@@ -366,12 +408,12 @@ def predict_with_each(
     """Return the verdicts of detectors, each on its own images, as one table.
 
     Args:
-        parts: the detectors with the images that they judge.
+        parts: the detectors with the images that each classifies.
         images: paths, folders and patterns of all images, whose order the rows have. Files and
             folders without images, which no detector is given, have rows, too.
         pages: folder for pages that explain the verdicts; see `Detector.predict`. Several detectors
             have a folder each in it, because their pages may have the same names.
-        on_verdicts: called with the verdicts before the pages of a single detector are made.
+        on_verdicts: called with the verdicts of all detectors before the first page is made.
         on_stop: called with the verdicts on the finished images if a signal ends the work.
         options: of `Detector.predict`.
     """
@@ -382,23 +424,29 @@ def predict_with_each(
         )
     from tfdetect.data.image_files import find_images
 
-    found: dict[str, Predictions] = {}
+    given: dict[str, _Verdicts] = {}
+
+    def predictions() -> dict[str, Predictions]:
+        return {name: each.predictions for name, each in given.items()}
 
     def stopped(name: str, finished: Predictions) -> None:
-        on_stop(Predictions.joined({**found, name: finished}, [], {}))
+        on_stop(Predictions.joined({**predictions(), name: finished}, [], {}))
 
-    for detector, own in parts:
-        name = detector.name
-        found[name] = detector.predict(
-            own,
-            pages=None if pages is None else pages / name,
-            on_stop=partial(stopped, name),
-            **options,
-        )
     files = find_images(images)
-    predictions = Predictions.joined(found, files.paths, files.unreadable)
-    on_verdicts(predictions)
-    return predictions
+    with ExitStack() as stack:
+        for detector, own in parts:
+            name = detector.name
+            given[name] = stack.enter_context(
+                detector._predicted(
+                    own,
+                    pages=None if pages is None else pages / name,
+                    on_stop=partial(stopped, name),
+                    **options,
+                )
+            )
+        on_verdicts(Predictions.joined(predictions(), files.paths, files.unreadable))
+        explained = {name: each.explained() for name, each in given.items()}
+    return Predictions.joined(explained, files.paths, files.unreadable)
 
 
 @checked

@@ -64,7 +64,7 @@ def test_the_verdict_on_an_animation_says_that_it_is_of_the_first_frame(
     assert rows["still.png"]["remarks"] == "" and rows["broken.png"]["frames"] is None
     detector = tfdetect.load(run)
     found = detector.predict(tmp_path / "moves.gif", pages=tmp_path / "pages", progress=False)
-    assert "and only the first was judged" in found.pages[0].read_text()
+    assert "and only the first was classified" in found.pages[0].read_text()
     assert found[0]["remarks"] == "first of 4 frames or pages"
 
 

@@ -38,7 +38,7 @@ class Predictions(Sequence[dict[str, Any]]):
       below the detector's mask threshold; only from detectors that predict masks.
     - `copied_fraction`: fraction of pixels in regions that are copies of other regions; only where
       masks are written.
-    - `frames`: number of frames or pages of the file, of which the first one is judged.
+    - `frames`: number of frames or pages of the file, of which the first one is classified.
     - `remarks`: what is to be noted, in words: that there are further frames, or that verdict and
       mask contradict each other; "" where nothing is.
     - `error`: why the image could not be read, or None.

@@ -172,7 +172,7 @@ class TensorBoard(Document):
 
     Attributes:
         histograms: epochs between histograms of the weights; 0 for none, true for 1.
-        images: epochs between pictures of the validation images that are judged wrongly with the
+        images: epochs between pictures of the validation images that are misclassified with the
             highest confidence; 0 for none, true for 1.
         embeddings: whether the features of validation images are written for the projector, at the
             end of the training.

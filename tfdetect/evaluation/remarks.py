@@ -72,10 +72,10 @@ def mask_contradiction(run: Run, row: Mapping[str, Any]) -> Literal["marked", "e
 
 
 def frames_sentence(row: Mapping[str, Any]) -> list[str]:
-    """Return the sentence that only the first frame was judged; none of a file with one."""
+    """Return the sentence that only the first frame was classified; none of a file with one."""
     if (frames := row.get("frames") or 1) < 2:
         return []
     return [
-        f"The file has {frames:,} frames or pages, and only the first was judged: the others may "
-        "show something else."
+        f"The file has {frames:,} frames or pages, and only the first was classified: the others "
+        "may show something else."
     ]

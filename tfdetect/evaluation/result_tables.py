@@ -69,7 +69,7 @@ def transfer_tables(found: Transfer | None) -> list[ResultTable]:
         ResultTable(
             f"{title}, {part['dataset']}", ["metric", "before", "after", "change"],
             [*_changes(part, NAMES), *_changes(part.get("masks"), MASK_NAMES)],
-            f"{counted(part['count'], 'image')} of {part['split']}, judged by both detectors; "
+            f"{counted(part['count'], 'image')} of {part['split']}, classified by both detectors; "
             "before: "
             f"{found['parent']}. Brackets: 95% intervals; that of the change is paired.",
         )
@@ -113,8 +113,8 @@ def metadata_table(result: SplitResult) -> ResultTable | None:
     return ResultTable(
         "Format and size alone", ["metric", "format and size", "the detector"], rows,
         "How well a decision tree tells the classes of these images apart that sees file format, "
-        "width and height and not a pixel, each group being judged by a tree fitted without it. "
-        "Where it is good, the detector may have learned the files: train with data.equalize.",
+        "width and height and not a pixel, each group being classified by a tree fitted without "
+        "it. Where it is good, the detector may have learned the files: train with data.equalize.",
     )  # fmt: skip
 
 

@@ -246,7 +246,7 @@ class _SplitReport:
         return html.join(*map(_html, found), html.figures(pictures))
 
     def errors(self) -> Markup:
-        """Return the images that were judged wrongly with the highest confidence."""
+        """Return the misclassified images with the highest confidence."""
         if self._catalog is None:
             return Markup("")
         source = image_source(self._catalog, self._catalog.split(self.split))

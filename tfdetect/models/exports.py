@@ -262,7 +262,7 @@ class _Source:
     """What the converters start from.
 
     Attributes:
-        run: says how images are viewed, calibrated and judged.
+        run: says how images are viewed, calibrated and classified.
         detector: the Keras model.
         images: photographs to compare exports on.
         network: the tf.function that is converted, with the outputs of the module's docstring.

@@ -320,12 +320,19 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     run, logits, fake = calibrated_run
     table = raw_table(logits)
 
+    said = []
+
     def calibrated_with(**settings):
         return calibrate_run(run, catalog_rows(fake), table, CalibrationSettings(**settings),
-                             log=lambda text: None)  # fmt: skip
+                             log=said.append)  # fmt: skip
 
     own = calibrated_with(prior="validation", threshold="fpr_5")
     assert own.info.prior == own.info.calibration.fake_fraction
+    # What is printed is of the images as they are; evaluation weights the classes by the prior.
+    assert f"each counted once ({fake.mean():.0%} are fake)" in said[0]
+    p = expit(apply_calibration(own.calibration, logits))
+    loss = binary_metrics(fake, p)(np.ones(len(p)))["log_loss"]
+    assert f"{loss:.4f} after" in said[0]
     assert own.threshold == own.info.operating_points["fpr_5"].threshold
     assert calibrated_with(threshold=0.7).threshold == 0.7
     raw = calibrated_with(method="none")

@@ -147,6 +147,14 @@ def test_verdicts_of_all_detectors_are_shown_before_the_first_page(tmp_path, cap
                for name in ("photo_detector", shipped.SMALL_IMAGES))  # fmt: skip
 
 
+def test_files_given_twice_are_reported_once_with_the_evidence_of_the_localizer(tmp_path, capsys):
+    write_images(tmp_path, 1, 0, side=32)
+    image = tmp_path / "000.png"
+    code, out, err = call("predict", [image, image, "--evidence"], capsys)
+    assert code == 0 and "localizer_photos" in out
+    assert err.count("Files: 2 = 1 image + 1 given twice.") == 1
+
+
 def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch):
     write_images(tmp_path / "small", 1, 0, side=32)
     write_images(tmp_path / "large", 2, 0, side=100)

@@ -281,12 +281,15 @@ def _localizer_verdicts(
     from tfdetect import api
     from tfdetect.api.shipped import LOCALIZER
     from tfdetect.core.shipped_runs import shipped_folder
+    from tfdetect.data.image_files import find_images
 
     try:
         localizer = api.load(shipped_folder(LOCALIZER))
     except UserError:
         return []
-    rows = localizer.predict(images, progress=False, max_pixels=args.max_pixels)
+    files = find_images(images)
+    once = images if files.entries else files.paths  # what was given twice has been said
+    rows = localizer.predict(once, progress=False, max_pixels=args.max_pixels)
     return [(localizer.run, list(rows))]
 
 

@@ -106,7 +106,8 @@ def _fitted(
         fitted = choose_calibration(raw_logits(table, run), fake, groups, settings.method)
         log(
             f"calibration: {fitted.method}, log-loss {fitted.log_loss[0]:.4f} before, "
-            f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on"
+            f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on, each counted "
+            f"once ({fitted.fake_fraction:.0%} are fake)"
             if fitted
             else "calibration: none, because no method improves the log-loss or there are too few "
             "images; P(fake) is an uncalibrated score"

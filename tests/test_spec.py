@@ -323,3 +323,30 @@ def test_names_are_no_paths(name):
         DatasetSpec(name=name, manifest="m.csv", classes=classes)
     with pytest.raises(ValueError, match="a name"):
         ClassSpec(name=name, folders=("a",))
+
+
+def test_parts_of_a_union_are_found_in_the_current_folder_or_beside_its_file(tmp_path, monkeypatch):
+    for folder, real in (("specs/sets/one", "real"), ("specs/sets/two", "real")):
+        for name in (real, "fake"):
+            write_images(tmp_path / folder / name, 2, 0)
+    file = tmp_path / "specs" / "both.yaml"
+    file.write_text(
+        "name: both\nparts: [sets/one, {dataset: sets/two}]\n"
+        "classes: [{name: real, folders: []}, {name: fake, folders: []}]\n"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    spec, folders = load_spec("../specs/both.yaml")
+    assert [part.spec.name for part in spec.parts] == ["one", "two"]
+    beside = {(tmp_path / "specs/sets" / name).resolve() for name in ("one", "two")}
+    assert {folder.resolve() for folder in folders.values()} == beside
+    write_images(elsewhere / "sets/one/real", 1, 0)  # what is here comes first, as it did before
+    write_images(elsewhere / "sets/one/fake", 1, 0)
+    _, folders = load_spec(str(file))
+    found = {folder.resolve() for folder in folders.values()}
+    assert found == {elsewhere / "sets/one", tmp_path / "specs/sets/two"}
+    file.write_text(file.read_text().replace("sets/two", "sets/three"))
+    with pytest.raises(UserError, match=r"part 2: .*three.* Looked in the current folder") as error:
+        load_spec(str(file))
+    assert all(str(folder) in str(error.value) for folder in (elsewhere, file.parent))

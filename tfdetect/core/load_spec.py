@@ -87,6 +87,19 @@ def same_folders(spec: DatasetSpec) -> tuple[str, str] | None:
     return None
 
 
+def _found_part(name: str, file: Path) -> str:
+    """Return a part of a union, or its path beside the union's file where only that exists."""
+    beside = file.parent / name
+    is_elsewhere = means_shipped(name, by_name=True) or ":" in name or user_path(name).exists()
+    return str(beside) if not is_elsewhere and beside.exists() else name
+
+
+def _is_missing_path(name: str) -> bool:
+    """Return whether the name of a dataset is written as a path, of which there is nothing."""
+    path = user_path(name)
+    return ":" not in name and (len(path.parts) > 1 or bool(path.suffix)) and not path.exists()
+
+
 @dataclass(frozen=True)
 class _Loader:
     """Resolves names and paths of datasets.
@@ -210,19 +223,19 @@ class _Loader:
             part = {"dataset": part} if isinstance(part, str) else part
             names_dataset = isinstance(part, dict) and isinstance(part.get("dataset"), str)
             if names_dataset and "spec" not in part:
+                path = _found_part(part["dataset"], file)
                 try:
-                    spec, found = loader._load_part(part["dataset"])
+                    spec, found = loader._load_part(path)
                 except UserError as error:
                     if str(error).startswith(str(file)):
                         raise
-                    beside = file.parent / part["dataset"]
-                    hint = (
-                        " Paths count from the current folder; there is one beside the document: "
-                        f"{beside}."
-                        if beside != user_path(part["dataset"]) and beside.exists()
+                    where = (
+                        f" Looked in the current folder, {Path.cwd()}, and beside the document, in "
+                        f"{file.parent.resolve()}."
+                        if _is_missing_path(path)
                         else ""
                     )
-                    raise UserError(f"{file}, part {len(parts) + 1}: {error}{hint}") from None
+                    raise UserError(f"{file}, part {len(parts) + 1}: {error}{where}") from None
                 part = {**part, "spec": spec}
                 folders |= found
             parts.append(part)

@@ -197,3 +197,11 @@ def test_localizers_are_compared_by_their_masks(tmp_path, capsys):
     alone = [localizer_like(tmp_path / name, 0.8, fakes, 6) for name in ("f1", "f2")]
     found = compare_api(alone)
     assert found["pairs"] == [] and found["masks"]["pairs"][0]["wilcoxon"] == 1
+
+
+def test_two_perfect_detectors_do_not_differ_by_an_interval_of_width_0():
+    draw = np.random.default_rng(0)
+    fake = draw.random(207) < 0.4
+    one, other = (np.where(fake, 0.8, 0.2) + draw.normal(0, 0.05, 207) for _ in range(2))
+    for found in difference(fake, one, other, ["auc", "ap", "eer"], resamples=200).values():
+        assert found["value"] == 0 and 0.01 < found["high"] == -found["low"] < 0.03

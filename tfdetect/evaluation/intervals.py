@@ -123,6 +123,9 @@ def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> In
     return interval(value, precision(recalls[0], rates[1]), precision(recalls[1], rates[0]))
 
 
+_ROUNDING = 1e-9  # sums of weights in different orders differ by less
+
+
 def bootstrap(
     metrics: Weighted[K],
     count: int,
@@ -153,10 +156,11 @@ def bootstrap(
     for name, value in point.items():
         number = count if counts is None else counts.get(name, count)
         low, high = _percentiles(rows[name], value, number)
-        if low == high and not bounded:
+        same = high - low < _ROUNDING
+        if same and not bounded:
             reach = wilson(0.0, number)[1]
             low, high = value - reach, value + reach
-        elif bounded and (low == high or value in (0.0, 1.0)):
+        elif bounded and (same or value in (0.0, 1.0)):
             ends = wilson(value, number)
             low, high = min(low, ends[0]), max(high, ends[1])
         found[name] = interval(value, low, high)

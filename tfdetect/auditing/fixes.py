@@ -184,8 +184,9 @@ def _select_images(audit: Audit, fixes: list[str]) -> _Kept:
         table = _split_again(audit, table)
         steps.append("split again, by group")
     if "formats" in fixes:
-        table, side, quality, text = _select_for_one_format(table)
-        steps.append(text)
+        kept = _select_for_one_format(table)
+        table, side, quality = kept.table, kept.side, kept.quality
+        steps += kept.steps
     if "balance" in fixes:
         table, text = _balance(table)
         steps.append(text)
@@ -262,8 +263,8 @@ def _split_again(audit: Audit, table: pa.Table) -> pa.Table:
     return with_columns(table, group=pa.array(groups), split=splits)
 
 
-def _select_for_one_format(table: pa.Table) -> tuple[pa.Table, int | None, int, str]:
-    """Return the rows to keep, the common side (None if all sizes are equal) and the quality."""
+def _select_for_one_format(table: pa.Table) -> _Kept:
+    """Keep images that can be cropped to one size, and encoded again at one JPEG quality."""
     labels = table["label"].to_numpy()
     lossy = pc.equal(table["format"].cast(pa.string()), "JPEG").to_numpy(zero_copy_only=False)
     quality = pc.fill_null(table["quality"], 100).to_numpy()
@@ -283,7 +284,7 @@ def _select_for_one_format(table: pa.Table) -> tuple[pa.Table, int | None, int, 
     text = f"{int((~keep).sum()):,} too small or too compressed images removed, the others "
     text += f"cropped to {side}x{side} pixels and " if side else ""
     text += f"encoded as JPEG of quality {common} without metadata"
-    return table.filter(pa.array(keep)), side, common, text
+    return _Kept(table.filter(pa.array(keep)), side, common, (text,))
 
 
 def _balance(table: pa.Table) -> tuple[pa.Table, str]:

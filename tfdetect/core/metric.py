@@ -1,7 +1,7 @@
 """`Metric`: the value of a metric, with its interval."""
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import SplitResults
 
 
 class Metric(float):
@@ -27,7 +27,7 @@ class Metric(float):
         return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-def metrics_of(results: Results) -> dict[str, dict[str, Metric]]:
+def metrics_of(results: SplitResults) -> dict[str, dict[str, Metric]]:
     """Return the metrics of each split by name, from the content of a metrics.json.
 
     Raises:

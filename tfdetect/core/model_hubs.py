@@ -28,7 +28,7 @@ from tfdetect.core.caches import cache_dir
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import staged, write_json
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import SplitResults
 from tfdetect.core.text import printable
 
 SAFE_FILES = (
@@ -277,7 +277,7 @@ def push_files(
         return HubAddress("hf", address.path, commit.oid)
 
 
-def card_header(name: str, results: Results, dataset: str, license_name: str | None) -> str:
+def card_header(name: str, results: SplitResults, dataset: str, license_name: str | None) -> str:
     """Return the YAML header that Hugging Face reads from a model card.
 
     Args:

@@ -39,7 +39,7 @@ from tfdetect.core.run_info import (
     View,
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
-from tfdetect.core.run_results import Results, Transfer
+from tfdetect.core.run_results import SplitResults, Transfer
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command, to_os, user_path
 
@@ -221,10 +221,10 @@ class Run:
         return cast(Transfer, read_object(path)) if path.is_file() else None
 
     @property
-    def results(self) -> Results:
+    def results(self) -> SplitResults:
         """The content of metrics.json, {} before the first evaluation."""
         path = self.path / "metrics.json"
-        return cast(Results, read_object(path)) if path.is_file() else {}
+        return cast(SplitResults, read_object(path)) if path.is_file() else {}
 
     @property
     def metrics(self) -> dict[str, dict[str, Metric]]:

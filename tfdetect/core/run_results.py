@@ -106,7 +106,7 @@ class SplitResult(PartResult, total=False):
     metadata_baseline: BaselineResult
 
 
-Results = dict[str, SplitResult]  # the content of metrics.json
+SplitResults = dict[str, SplitResult]  # the content of metrics.json
 
 
 class RunPair(TypedDict):

@@ -14,9 +14,9 @@ from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
+from tfdetect.imaging.facts_in_graph import facts_in_graph
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, view_parts, window
 from tfdetect.imaging.graph import rare_branch, traced_as_written
-from tfdetect.imaging.image_facts import image_facts
 from tfdetect.imaging.read import decode_any
 
 WORKERS = len(allowed_cores())  # files or batches processed at a time
@@ -200,14 +200,14 @@ def view_dataset(
     Returns:
         Batches of (index into `source` int64 [b], images), in order. Images are a tuple of
         uint8 [b, crops, *size, 3], one for each view. With `facts`, int64 [b, 5] follows; see
-        `image_facts`.
+        `facts_in_graph`.
     """
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
         data = source.load(item)
         image = decode_any(data, source.max_pixels)
-        known = (image_facts(data, image),) if facts else ()
+        known = (facts_in_graph(data, image),) if facts else ()
         image = change(image, index) if change else image
         parts = tuple(view_parts(image, views))
         return index, parts, *known
@@ -229,14 +229,14 @@ def native_images(
 
     Returns:
         Elements (index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1], facts int64 [5] as of
-        `image_facts`).
+        `facts_in_graph`).
     """
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = source.load(item)
         image = decode_any(data, source.max_pixels)
-        facts = image_facts(data, image)
+        facts = facts_in_graph(data, image)
         if change:
             image = change(image, index)
         if masks is None:

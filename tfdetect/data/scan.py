@@ -59,7 +59,7 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
         raise UserError(
             f"No images of {spec.name!r} in {root}: expected "
             + (f"those of {spec.manifest}" if spec.manifest else f"paths like {spec.pattern}")
-            + f". Found: {describe_files(found)}.{hint(found.other)}"
+            + f". Found: {_files_found(found)}.{hint(found.other)}"
         )
     order = pc.sort_indices(found.files, [("path", "ascending")])
     found.files = found.files.take(order).combine_chunks()
@@ -70,7 +70,7 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
     return found
 
 
-def describe_files(found: Scan) -> str:
+def _files_found(found: Scan) -> str:
     """Return how many files there are of each kind, with examples of images that are not used."""
     parts = [counted(found.files.num_rows, "image")]
     for table, column in ((found.skipped, "error"), (found.left_out, "reason")):

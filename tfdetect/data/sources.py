@@ -13,10 +13,10 @@ import tensorflow as tf
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.imaging.decode_mask import decode_mask
 from tfdetect.imaging.formats import ImageError, file_problem, read_bytes
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding
+from tfdetect.imaging.mask_in_graph import decode_mask_in_graph
 from tfdetect.imaging.read import decoding_error
 
 _MAX_RECORDS = 2**40  # more records than any shard holds
@@ -259,7 +259,7 @@ class Masks:
     @staticmethod
     def decode(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
         """Return a mask of a record from its bytes; see `load`."""
-        return _unless_empty(data, lambda: decode_mask(data, STANDARD, max_pixels))
+        return _unless_empty(data, lambda: decode_mask_in_graph(data, STANDARD, max_pixels))
 
     def error(self, index: int) -> str | None:
         """Return why a mask cannot be read, or None if it can."""
@@ -291,7 +291,9 @@ def read_mask(
     """
 
     def with_coding(coding: MaskCoding) -> tf.Tensor:
-        return _unless_empty(path, lambda: decode_mask(tf.io.read_file(path), coding, max_pixels))
+        return _unless_empty(
+            path, lambda: decode_mask_in_graph(tf.io.read_file(path), coding, max_pixels)
+        )
 
     if number is None or len(codings) == 1:
         return with_coding(codings[0])

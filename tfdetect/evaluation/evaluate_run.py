@@ -15,7 +15,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results, SplitResult
+from tfdetect.core.run_results import SplitResult, SplitResults
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
@@ -39,7 +39,7 @@ _EXAMPLES = 4  # best masks in the report, and as many worst ones
 # By split, "best" and "worst": predicted masks with their IoU.
 MaskExamples = dict[str, list[tuple[MaskPrediction, float]]]
 # Returns the predictions of rows of a catalog; the last argument is `own_validation`.
-PredictRows = Callable[[Run, Catalog, pa.Table, bool], pa.Table]
+PredictElsewhere = Callable[[Run, Catalog, pa.Table, bool], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Evaluation:
     """
 
     run: Run
-    results: Results
+    results: SplitResults
     tables: dict[str, pa.Table]
     dataset: str
     data_warnings: Sequence[str]
@@ -74,7 +74,7 @@ def evaluate_run(
     batch_size: int = 64,
     log: console.Log = console.log,
     calibrate: CalibrationSettings | None = None,
-    predict: PredictRows | None = None,
+    predict: PredictElsewhere | None = None,
     detector: keras.Model | None = None,
     videos: VideoNames | None = None,
 ) -> Evaluation:

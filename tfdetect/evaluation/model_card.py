@@ -3,7 +3,7 @@
 from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results, ordered
+from tfdetect.core.run_results import SplitResults, ordered
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (
@@ -23,7 +23,7 @@ from tfdetect.evaluation.summary import TITLES, summary
 from tfdetect.evaluation.training_history import not_learned
 
 
-def model_card(run: Run, results: Results, calibrated_since: str = "") -> str:
+def model_card(run: Run, results: SplitResults, calibrated_since: str = "") -> str:
     """Return the model card.
 
     Args:
@@ -104,7 +104,7 @@ def _outdated(run: Run, calibrated_since: str) -> list[str]:
     ]
 
 
-def _evaluation(run: Run, results: Results) -> str:
+def _evaluation(run: Run, results: SplitResults) -> str:
     """Return the summary of every split, and all tables of the first one."""
     splits = ordered(results)
     if not splits:

@@ -55,7 +55,7 @@ class ScoredBatch:
     Attributes:
         indices: numbers of the images in the source, int64 [b].
         table: class probabilities before calibration, float32 [b, C].
-        facts: int64 [b, 5]; see `image_facts`.
+        facts: int64 [b, 5]; see `facts_in_graph`.
         features: float32 [b, F]; None of a detector without `with_features`.
         masks: one for each image, of a detector that predicts masks.
     """

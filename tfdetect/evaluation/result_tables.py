@@ -10,8 +10,8 @@ from tfdetect.core.run_results import (
     Compared,
     MaskResult,
     PartResult,
-    Results,
     SplitResult,
+    SplitResults,
     Transfer,
     VideoResult,
     ordered,
@@ -321,7 +321,7 @@ def tables_of(result: SplitResult) -> list[ResultTable]:
     ]
 
 
-def terminal_table(results: Results) -> str:
+def terminal_table(results: SplitResults) -> str:
     """Return metrics.json as tables for the terminal, test before validation."""
     lines = []
     for split in ordered(results):

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Adaptation
-from tfdetect.core.run_results import Interval, Results, SplitResult, ordered
+from tfdetect.core.run_results import Interval, SplitResult, SplitResults, ordered
 from tfdetect.core.text import counted, listed
 
 
@@ -57,7 +57,7 @@ def _images(run: Run) -> str:
     return f"images of {fitted.dataset}" if fitted and fitted.dataset else "validation images"
 
 
-def measured_sentence(results: Results) -> str:
+def measured_sentence(results: SplitResults) -> str:
     """Return on what kind of images a detector was measured.
 
     Args:

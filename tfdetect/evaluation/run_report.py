@@ -13,7 +13,7 @@ from tfdetect.core import html
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results, SplitResult, ordered
+from tfdetect.core.run_results import SplitResult, SplitResults, ordered
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
@@ -374,7 +374,7 @@ def _epoch_cell(name: str, value: float) -> str:
     return format(value, forms.get(name, ".4f"))
 
 
-def _warnings(run: Run, results: Results, data_warnings: Sequence[str]) -> list[str]:
+def _warnings(run: Run, results: SplitResults, data_warnings: Sequence[str]) -> list[str]:
     found = list(data_warnings)
     for split in ordered(results):
         result = results[split]

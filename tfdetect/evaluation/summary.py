@@ -1,6 +1,6 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from tfdetect.core.run_results import Metrics, Results, ordered
+from tfdetect.core.run_results import Metrics, SplitResults, ordered
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES
@@ -10,7 +10,7 @@ ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
 
-def summary(results: Results, split: str | None = None) -> Metrics:
+def summary(results: SplitResults, split: str | None = None) -> Metrics:
     """Return the metrics that matter most, each with its 95% interval.
 
     Args:
@@ -35,7 +35,7 @@ def summary(results: Results, split: str | None = None) -> Metrics:
     return found
 
 
-def summary_rows(results: Results, split: str | None = None) -> list[dict[str, str]]:
+def summary_rows(results: SplitResults, split: str | None = None) -> list[dict[str, str]]:
     """Return `summary` as rows for a table, {"metric": title, "value": text}."""
     return [
         {"metric": TITLES[name], "value": format_interval(value)}

@@ -5,7 +5,7 @@ import math
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import SplitResults
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
@@ -28,7 +28,7 @@ def read_history(run: Run) -> list[dict[str, float]]:
     return history
 
 
-def not_learned(run: Run, results: Results) -> list[str]:
+def not_learned(run: Run, results: SplitResults) -> list[str]:
     """Return a warning if no epoch was better than a constant answer, else nothing.
 
     The constant answer is the fraction of each class in the validation split. A detector whose

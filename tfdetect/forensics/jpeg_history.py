@@ -12,6 +12,7 @@ needed.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,7 +25,6 @@ from tfdetect.imaging.pillow import opened, read_rgb, turned
 MAX_ANALYZED = 1_000_000  # pixels: of a larger image its center is analyzed
 MIN_SIDE = 64  # pixels; smaller images are not analyzed
 MIN_REGION = 0.004  # fraction of the image that a region with another history covers at least
-_CLEAR_GRID = 8.0  # the same, from which regions with another grid are looked for
 _ZERO = 0.5  # a smaller DCT coefficient counts as 0
 _MAX_ZEROS = 57  # of the 63 coefficients of a block that is not flat
 _WINDOW = 32  # pixels; side of the window in which votes are counted
@@ -32,6 +32,7 @@ _MIN_WINDOW_VOTES = 0.25  # fraction of a window's pixels that vote
 _MIN_FOREIGN = 0.4  # fraction of a window's votes that another grid has
 _MAX_OWN = 0.15  # fraction that the image's grid may have there
 MIN_GRID = 4.0  # factor of a grid's votes over those of chance, from which there is a grid
+_CLEAR_GRID = 8.0  # the same, from which regions with another grid are looked for
 # DCT coefficients (row, column) whose histograms are looked at.
 _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (0, 3), (3, 0), (2, 2))
 _MAX_STEP = 48  # largest quantization step of an earlier compression that is tried
@@ -89,36 +90,49 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
         Exception: the image is damaged; Pillow raises many kinds.
     """
     data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
-    gray, tables, steps, orientation = _luminance(data, max_pixels)
-    quality, standard = jpeg_quality(tables)
-    size = gray.shape
-    nothing = _upright(np.zeros(size, bool), orientation)
+    stored = _read_luminance(data, max_pixels)
+    quality, standard = jpeg_quality(stored.tables)
+    size = stored.luminance.shape
+    nothing = _upright(np.zeros(size, bool), stored.orientation)
     if min(size) < MIN_SIDE:
         return JpegHistory(quality, standard, None, None, None, nothing, nothing)
-    top, left, part = _center(gray)
+    top, left, part = _center(stored.luminance)
     votes = _votes(part)
     grid, strength = _main_grid(votes)
     other = np.zeros(part.shape, bool)
     if grid is not None and strength >= _CLEAR_GRID:
         other = _other_grids(votes, grid)
     earlier, evidence, once = None, None, np.zeros(part.shape, bool)
-    if steps is not None:
-        earlier, evidence, once = _earlier(part, steps)
+    if stored.steps is not None:
+        earlier, evidence, once = _earlier(part, stored.steps)
     if grid is not None:  # the position in the whole image
         grid = ((grid[0] + left) % 8, (grid[1] + top) % 8)
     return JpegHistory(
         quality, standard, grid, earlier, evidence,
-        *(_upright(_whole(mask, size, top, left), orientation) for mask in (other, once)),
+        *(_upright(_whole(mask, size, top, left), stored.orientation) for mask in (other, once)),
     )  # fmt: skip
 
 
-def _luminance(
-    data: bytes, max_pixels: int
-) -> tuple[np.ndarray, dict[int, list[int]], np.ndarray | None, int]:
-    """Return the luminance float32 [H, W], a JPEG's tables, those of luminance, and orientation.
+class _Stored(NamedTuple):
+    """What a file stores of an image.
 
-    The luminance of a JPEG is the decoder's own, before any conversion, and still to be turned. One
-    in CMYK has none: it is computed from its colors, and no table is that of the luminance.
+    Attributes:
+        luminance: float32 [H, W] in 0..255, still to be turned.
+        tables: a JPEG's quantization tables, 64 steps each; none of another file.
+        steps: the quantization steps of the luminance, int [8, 8]; None if no table is its own.
+        orientation: EXIF's, 1 to 8, by which the luminance is to be turned.
+    """
+
+    luminance: np.ndarray
+    tables: dict[int, list[int]]
+    steps: np.ndarray | None
+    orientation: int
+
+
+def _read_luminance(data: bytes, max_pixels: int) -> _Stored:
+    """Read the luminance: of a JPEG the decoder's own, before any conversion.
+
+    A JPEG in CMYK has none: it is computed from its colors, as of other files.
     """
     with opened(data, max_pixels) as image:
         tables = dict(getattr(image, "quantization", None) or {})
@@ -127,9 +141,10 @@ def _luminance(
             image.load()
             if image.mode == "L":
                 steps = np.asarray(tables[min(tables)]).reshape(8, 8)
-                return np.asarray(image, np.float32), tables, steps, read_header(data).orientation
+                gray = np.asarray(image, np.float32)
+                return _Stored(gray, tables, steps, read_header(data).orientation)
     rgb = np.asarray(read_rgb(data, max_pixels), np.float32)
-    return rgb @ np.array([0.299, 0.587, 0.114], np.float32), tables, None, 1
+    return _Stored(rgb @ np.array([0.299, 0.587, 0.114], np.float32), tables, None, 1)
 
 
 def _upright(mask: np.ndarray, orientation: int) -> np.ndarray:

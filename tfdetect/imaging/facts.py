@@ -29,7 +29,7 @@ COUNT = 5  # numbers of the facts of an image
 
 
 def facts_of(data: bytes, image: np.ndarray) -> np.ndarray:
-    """Return the facts of an image; `imaging.image_facts` has the same in TensorFlow.
+    """Return the facts of an image; `imaging.facts_in_graph` has the same in TensorFlow.
 
     Args:
         data: the encoded image.
@@ -56,7 +56,7 @@ class Facts:
     """The facts of images, one row each; rows that were not added are 0.
 
     Attributes:
-        table: int64 [n, 5], rows of `image_facts`.
+        table: int64 [n, 5], rows of `facts_in_graph`.
     """
 
     table: np.ndarray

@@ -44,9 +44,9 @@ from tfdetect.core.files import staged
 from tfdetect.core.run import Run
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.facts import SIGNATURES
+from tfdetect.imaging.facts_in_graph import first_bytes, is_format
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.graph import traced_as_written
-from tfdetect.imaging.image_facts import first_bytes, is_format
 from tfdetect.models.feature_outputs import (
     GraphDistance,
     distances_in_graph,

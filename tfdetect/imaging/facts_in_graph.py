@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfdetect.imaging.facts import SIGNATURES
 
 
-def image_facts(data: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+def facts_in_graph(data: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Return height, width, `first_bytes`, hash of the bytes and hash of the pixels.
 
     The hashes are FarmHash64, which is fast and no protection against a forger of hashes.
@@ -40,7 +40,7 @@ def is_format(start: tf.Tensor, names: Iterable[str]) -> tf.Tensor:
     """Return whether files have one of some formats, given their `first_bytes`; bool [...].
 
     Args:
-        start: int64 [...], as of `image_facts`.
+        start: int64 [...], as of `facts_in_graph`.
         names: the names of formats as the catalog has them.
     """
     found = tf.zeros_like(start, tf.bool)

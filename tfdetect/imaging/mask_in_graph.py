@@ -6,19 +6,20 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.imaging import mask_coding
-from tfdetect.imaging.mask_coding import MaskCoding
+from tfdetect.imaging.mask_coding import MaskCoding, decode_mask
 from tfdetect.imaging.read import decode_any
 
 _SLICES = {"gray": slice(0, 1), "red": slice(0, 1), "green": slice(1, 2), "blue": slice(2, 3)}
 
 
 def needs_pillow(coding: MaskCoding) -> bool:
-    """Return whether `decode_mask` has Pillow decode: `decode_any` drops alpha and low bits."""
+    """Return whether Pillow decodes masks of this coding: `decode_any` drops alpha and low bits."""
     return coding.channel == "alpha" or coding.bits > 8
 
 
-def decode_mask(data: tf.Tensor, coding: MaskCoding, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+def decode_mask_in_graph(
+    data: tf.Tensor, coding: MaskCoding, max_pixels: int = MAX_PIXELS
+) -> tf.Tensor:
     """Decode a mask file.
 
     Args:
@@ -36,7 +37,7 @@ def decode_mask(data: tf.Tensor, coding: MaskCoding, max_pixels: int = MAX_PIXEL
 
         def by_pillow(data: Any) -> np.ndarray:
             data = data if isinstance(data, bytes) else data.item()  # eagerly an array
-            return mask_coding.decode_mask(data, coding, max_pixels)
+            return decode_mask(data, coding, max_pixels)
 
         mask = tf.numpy_function(by_pillow, [data], tf.uint8, stateful=False)
         return tf.ensure_shape(mask, [None, None])[..., None]

@@ -54,8 +54,8 @@ class BackboneEntry(Entry):
         offset: what is added after scaling, one number or one per channel.
         presets: the pretrained weights that there are, "imagenet" for example, by the names that
             the function takes beside "none"; None for a function that checks these names itself.
-        depthwise: whether it has layers of depthwise convolutions, which a CPU computes faster in
-            float32 than in bfloat16 (two and a half times for EfficientNet-Lite).
+        depthwise: whether it has layers of depthwise convolutions, for which `training.precision:
+            auto` is float32 on a CPU; MobileNetV3 is faster in it, EfficientNets by now slower.
     """
 
     min_size: int = 1

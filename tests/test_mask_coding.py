@@ -18,7 +18,8 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.examples import has_mask
 from tfdetect.data.loading import load_images, native_images
-from tfdetect.data.masks import check_masks, compare_sizes
+from tfdetect.data.mask_files import compare_sizes
+from tfdetect.data.masks import check_masks
 from tfdetect.data.plan import locate_dataset, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
@@ -384,11 +385,11 @@ def test_a_mask_with_its_own_orientation(tmp_path):
 
 
 def test_unchanged_masks_come_from_the_cache(tmp_path, monkeypatch):
-    from tfdetect.data import masks
+    from tfdetect.data import mask_files
 
     read = []
-    measure = masks.measure_mask
-    monkeypatch.setattr(masks, "measure_mask",
+    measure = mask_files.measure_mask
+    monkeypatch.setattr(mask_files, "measure_mask",
                         lambda item, **k: read.append(item[0]) or measure(item, **k))  # fmt: skip
     spec = write_set(tmp_path)
     first = catalog_of(spec)

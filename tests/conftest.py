@@ -187,7 +187,8 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     plan = make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
-    job = TrainingJob(plan, catalog, devices, output / name, False, lambda text: None)
+    log = kwargs.pop("log", lambda text: None)
+    job = TrainingJob(plan, catalog, devices, output / name, False, log)
     return train_run(job, **kwargs)
 
 
@@ -198,18 +199,19 @@ def fit_small(
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.evaluation.transfer import Start
-    from tfdetect.train_run import TrainingJob, _fit, _SkippedFiles
+    from tfdetect.train_run import TrainingJob, _answers, _fit, _SkippedFiles
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import set_seed_and_precision
 
     plan = plan or make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog = find_data(plan, progress=False)
     devices = devices or configure_devices(virtual=1)
-    set_seed_and_precision(plan.experiment, devices)
     folder.mkdir(exist_ok=True)
     start = Start(parent, catalog) if parent else None
     job = TrainingJob(plan, catalog, devices, folder, False, log, start)
-    result = _fit(job, folder, _SkippedFiles(None, catalog), callbacks)
+    answers = _answers(job, folder)
+    set_seed_and_precision(plan.experiment, devices)
+    result = _fit(job, folder, _SkippedFiles(None, catalog), answers, callbacks)
     return result.detector, result.state
 
 

@@ -3,10 +3,12 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import fit_small, train_small, write_images
 from PIL import Image
 
@@ -18,16 +20,22 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.open_run import open_run
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import make_plan
+from tfdetect.data.sources import image_source
+from tfdetect.data.training_stream import training_data
+from tfdetect.data.validation_stream import validation_data
 from tfdetect.data.warm_start import ancestor
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.prediction_tables import read
+from tfdetect.evaluation.predictions import predict_source
 from tfdetect.evaluation.result_tables import transfer_tables
 from tfdetect.evaluation.run_description import lineage_sentence, teacher_sentence
+from tfdetect.evaluation.teacher_answers import teacher_answers
 from tfdetect.evaluation.transfer import Start, measure_transfer
 from tfdetect.models.detector import build_detector
 from tfdetect.models.parent_detector import start_from, with_teacher
 from tfdetect.models.saving import load_detector, save_detector
 from tfdetect.train import main as train_command
+from tfdetect.training.check_training import check_experiment
 from tfdetect.training.losses import Distillation
 
 RECIPE = ["training.epochs=2", "training.export=[]", "training.optimizer.learning_rate=0.003"]
@@ -141,8 +149,65 @@ def test_distillation_is_the_cross_entropy_with_the_teachers_answer(shared_run):
     )
 
 
-def taught_by(run, weight=1, *more):
-    return [f"training.distill={{teacher: {run}, weight: {weight}}}", *more]
+def test_nothing_is_learned_of_a_teacher_where_it_gave_no_answer():
+    own = tf.Variable([[0.5], [2.0]])
+    with tf.GradientTape() as tape:
+        loss = Distillation(2.0)(np.array([[1.0], [np.nan]], "f"), own)
+    slope = tape.gradient(loss, own).numpy()[:, 0]
+    told, said = (1 / (1 + np.exp(-x / 2)) for x in (1.0, 0.5))
+    assert slope.tolist() == pytest.approx([2 * (said - told) / 2, 0], abs=1e-6)
+
+
+def taught_by(run, weight=1, *more, asked="each_step"):
+    return [f"training.distill={{teacher: {run}, weight: {weight}, asked: {asked}}}", *more]
+
+
+def test_a_teacher_that_is_asked_once_may_see_images_in_another_way(shared_run, dark, tmp_path):
+    parent, _ = shared_run
+    told = ["data.image_size=32", *taught_by(parent.path, 1000, asked="once")]
+    lines = []
+    run = train_small(dark, tmp_path, told, name="student", trial=True, log=lines.append)
+    assert run.info.teacher.asked == "once" and "asked once" in teacher_sentence(run)
+    assert sum("asking small for its answers of" in line for line in lines) == 2
+    with (run.path / "history.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert float(row["loss"]) > 100 * float(row["log_loss"])
+
+
+def test_answers_are_those_of_predict_and_reach_their_images(shared_run, dark, tmp_path):
+    parent, _ = shared_run
+    plan = make_plan(str(dark), "small_images", ["data.image_size=32", "data.augment=[]"])
+    catalog = build_catalog(plan.spec, plan.folders, progress=False)
+    file = tmp_path / "state" / "answers.npz"
+    answers = teacher_answers(parent, catalog, file, 8, log=lambda text: None)
+    rows = catalog.split("train")
+    expected = predict_source(
+        parent, load_detector(parent), image_source(catalog, rows), progress=False
+    )["logit"].to_numpy()
+    np.testing.assert_allclose(answers["train"][:, 0], expected, atol=1e-4)
+    assert len(set(expected.round(4))) > 10
+    again = teacher_answers(parent, catalog, file, 8, log=pytest.fail)  # read from the file
+    np.testing.assert_array_equal(again["validation"], answers["validation"])
+
+    data = plan.experiment.data
+    numbers = np.arange(rows.num_rows, dtype="f")[:, None]
+    for cache in ("memory", "none"):
+        kept = data.model_copy(update={"cache": cache, "balance": "weight"})
+        stream = training_data(catalog, rows, kept, 2, 8, 3, answers=numbers)
+        for image, target, weight in stream.batches().take(4):
+            assert weight["distill"].numpy().tolist() == [1] * 8
+            for one, label, number in zip(image, target["label"], target["distill"].numpy()):
+                row = rows.slice(int(number[0]), 1).to_pylist()[0]
+                assert row["label"] == int(label[0])
+                path = image_source(catalog, rows).name(int(number[0]))
+                with Image.open(path if Path(path).is_absolute() else dark / path) as picture:
+                    mean = np.asarray(picture.convert("RGB"), float).mean()
+                assert one.numpy().mean() == pytest.approx(mean, abs=2)
+    validation = catalog.split("validation")
+    numbers = np.arange(validation.num_rows, dtype="f")[:, None]
+    batches = validation_data(catalog, validation, data, 2, 4, answers=numbers)
+    found = np.concatenate([y["distill"][w["distill"] > 0] for _, y, w in batches])
+    assert sorted(found[:, 0]) == list(range(validation.num_rows))
 
 
 def test_a_new_detector_learns_the_answers_of_another_run(shared_run, dark, tmp_path):
@@ -172,14 +237,18 @@ def test_a_teacher_sees_the_same_pixels_and_has_the_same_classes(shared_run, dar
         make_plan(str(three), "small_images", small)
     with pytest.raises(UserError, match="nowhere"):
         make_plan(str(dark), "small_images", taught_by("nowhere"))
+    mixed = [*small[:1], *taught_by(parent.path, asked="once"), "data.augment=[{name: mixup}]"]
+    with pytest.raises(UserError, match="once has answers of the images as they are"):
+        check_experiment(make_plan(str(dark), "small_images", mixed).experiment, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     ["training.replay=0.4", "training.distill.weight=1"],
+    ["training.replay=0.4", "training.distill={weight: 1, asked: once}"],
     ["training.replay=0.4",
      "training.stages=[{epochs: 2, freeze: {fraction: 1}}, {epochs: 2, lr_multiplier: 0.5}]"],
-], ids=["distill", "stages"])  # fmt: skip
+], ids=["distill", "asked once", "stages"])  # fmt: skip
 def test_a_killed_training_from_a_run_ends_with_the_same_weights(
     shared_run, dark, tmp_path, settings
 ):

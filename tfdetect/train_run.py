@@ -27,6 +27,7 @@ from tfdetect.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
     from tfdetect.data.strata import Replay
@@ -109,12 +110,13 @@ def train_run(
         _check_workers(job)
         begun = True
         skipped = _SkippedFiles(writer, job.catalog)
+        answers = _answers(job, writer.path)
         writer.update(precision=set_seed_and_precision(experiment, job.devices, log))
 
         # 2. Data and training.
         trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
         callbacks = _callbacks(experiment, trackers, pruner)
-        fitted = _fit(job, writer.path, skipped, callbacks, finish_interrupted)
+        fitted = _fit(job, writer.path, skipped, answers, callbacks, finish_interrupted)
         run = _write_fitted(writer, fitted)
 
         # 3. Evaluation, calibration, report, export.
@@ -150,10 +152,11 @@ def assist_run(job: TrainingJob) -> None:
     from tfdetect.training.fit import set_seed_and_precision
 
     assert job.devices.workers is not None
-    set_seed_and_precision(job.plan.experiment, job.devices, job.log)
     _check_workers(job)
     with tempfile.TemporaryDirectory() as folder:
-        _fit(job, Path(folder), _SkippedFiles(None, job.catalog))
+        answers = _answers(job, Path(folder))
+        set_seed_and_precision(job.plan.experiment, job.devices, job.log)
+        _fit(job, Path(folder), _SkippedFiles(None, job.catalog), answers)
     job.devices.workers.leave()
 
 
@@ -245,10 +248,14 @@ def _fit(
     job: TrainingJob,
     folder: Path,
     skipped: "_SkippedFiles",
+    answers: "dict[str, np.ndarray]",
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
     finish_interrupted: bool = True,
 ) -> "FitResult":
-    """Prepare the data and train; `folder` is where the training's state and logs are."""
+    """Prepare the data and train; `folder` is where the training's state and logs are.
+
+    The answers are those of `_answers`.
+    """
     from tfdetect.data.training_stream import training_data, without_known_masks
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
@@ -261,6 +268,7 @@ def _fit(
     train = training_data(
         catalog, catalog.split("train"), data, classes, training.batch_size, experiment.seed,
         with_masks=with_masks, curriculum=training.curriculum, replay=_replay(job),
+        answers=answers.get("train"),
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(job.plan.spec)
@@ -270,6 +278,7 @@ def _fit(
     validation = validation_data(
         catalog, catalog.split("validation"), data, classes, training.batch_size,
         with_masks=with_masks, cluster=workers.cluster if workers else None,
+        answers=answers.get("validation"),
     )  # fmt: skip
     log_epochs = (
         [EpochLog(training, job.log, classes, cuts_windows(data.resize))] if job.progress else []
@@ -282,6 +291,22 @@ def _fit(
         experiment, classes, FitData(train, validation, unaugmented), job.devices, folder,
         callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=job.log,
         parent=job.parent, finish_interrupted=finish_interrupted,
+    )  # fmt: skip
+
+
+def _answers(job: TrainingJob, folder: Path) -> "dict[str, np.ndarray]":
+    """Return the teacher's answers by split, if it is asked before the training; else none."""
+    from tfdetect.data.teacher import open_teacher
+    from tfdetect.evaluation.teacher_answers import teacher_answers
+
+    experiment = job.plan.experiment
+    distill = experiment.training.distill
+    teacher = open_teacher(experiment) or job.parent
+    if not distill.weight or distill.asked != "once" or teacher is None:
+        return {}
+    return teacher_answers(
+        teacher, job.catalog, folder / "state" / "answers.npz", experiment.training.batch_size,
+        job.log,
     )  # fmt: skip
 
 

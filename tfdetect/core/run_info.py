@@ -296,13 +296,14 @@ class Teacher(Document):
     Attributes:
         name: the name of the run.
         model: first 16 hex digits of the SHA-256 of its model.keras.
-        weight, temperature: the weight and temperature of the loss; see `Distill`.
+        weight, temperature, asked: the settings of the loss; see `Distill`.
     """
 
     name: Name
     model: str
     weight: float = Field(gt=0)
     temperature: float = Field(gt=0)
+    asked: Literal["each_step", "once"] = "each_step"
 
 
 class PublishedWeights(Document):

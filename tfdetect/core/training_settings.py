@@ -152,13 +152,18 @@ class Distill(Document):
     Attributes:
         weight: the weight of this loss, relative to that of the label; 0 for none.
         temperature: by which the logits of both are divided.
-        teacher: name or path of a run of the same classes that sees images alike, an ensemble for
-            example; by default the run that the training starts from.
+        teacher: name or path of a run of the same classes, an ensemble for example; by default the
+            run that the training starts from.
+        asked: "each_step": the teacher computes its answers of the augmented images of each batch,
+            so that it must see images as the detector does. "once": of each image as it is, before
+            the training; it may see images in any way, as the members of an ensemble do, and steps
+            take no longer. Augmentation must not mix images then.
     """
 
     weight: float = Field(0.0, ge=0, le=1e6)
     temperature: float = Field(2.0, gt=0, le=1000)
     teacher: str | None = None
+    asked: Literal["each_step", "once"] = "each_step"
 
     @model_validator(mode="after")
     def _teacher_is_heard(self):

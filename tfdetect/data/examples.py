@@ -23,12 +23,15 @@ class Annotations:
         datasets: str [n], the dataset of each image; None if it is not needed.
         generators: str [n], the generator of each fake and the source of each authentic image, as
             the dataset names them, "" where it does not; None if they are not needed.
+        answers: float32 [n, logits], a teacher's answers; see `training.teacher_answers`. None
+            without them.
     """
 
     labels: np.ndarray
     has_mask: np.ndarray | None = None
     datasets: np.ndarray | None = None
     generators: np.ndarray | None = None
+    answers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +44,7 @@ class Annotations:
             has_mask=None if self.has_mask is None else self.has_mask[rows],
             datasets=None if self.datasets is None else self.datasets[rows],
             generators=None if self.generators is None else self.generators[rows],
+            answers=None if self.answers is None else self.answers[rows],
         )
 
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+ANSWERS = "distill"  # name of the target and output of a teacher's answers
 UNKNOWN = 255  # in masks: nobody knows whether the pixel was altered
 
 

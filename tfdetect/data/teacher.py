@@ -28,7 +28,9 @@ def open_teacher(experiment: Experiment) -> Run | None:
 
 
 def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
-    """Check that a teacher sees images as the detector does; return the experiment with its path.
+    """Check that a teacher sees images as it must; return the experiment with its path.
+
+    One that is asked at each step is given the detector's images.
 
     Args:
         experiment: the experiment of the training.
@@ -37,13 +39,14 @@ def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
     Raises:
         UserError: the teacher sees images differently.
     """
-    own = View.of(experiment.data)
-    if len(run.views) > 1 or _seen(run.views[0]) != _seen(own):
+    own, each_step = View.of(experiment.data), experiment.training.distill.asked == "each_step"
+    if each_step and (len(run.views) > 1 or _seen(run.views[0]) != _seen(own)):
         theirs = " and ".join(_words(view) for view in run.views)
         raise UserError(
             f"training.distill.teacher: {run.name} sees {theirs}, the detector {_words(own)}. Both "
             "are given the same pixels: set data.image_size, data.resize and data.equalize alike, "
-            "or choose another teacher."
+            "or choose another teacher. Or let it answer once, for each image as it is, before "
+            "the training: training.distill.asked=once."
         )
     distill = experiment.training.distill.model_copy(
         update={"teacher": from_os(run.path.resolve())}
@@ -59,7 +62,7 @@ def teacher_info(experiment: Experiment) -> Teacher | None:
         return None
     return Teacher(
         name=run.name, model=checksum(run.model_path)[:16], weight=distill.weight,
-        temperature=distill.temperature,
+        temperature=distill.temperature, asked=distill.asked,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ from tfdetect.data.masks import check_masks
 from tfdetect.data.sampling import Sampler, ShardPools
 from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.data.strata import CONSTANT, Replay, strata_of
-from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
+from tfdetect.data.targets import ANSWERS, empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.draws import Part, drawing_for
 from tfdetect.imaging.graph import traced_as_written
 
@@ -50,6 +50,7 @@ def training_data(
     with_masks: bool = False,
     curriculum: Curriculum = CONSTANT,
     replay: Replay | None = None,
+    answers: np.ndarray | None = None,
 ) -> "TrainingStream":
     """Return the training stream over rows of a catalog.
 
@@ -63,12 +64,14 @@ def training_data(
         with_masks: whether the detector predicts masks.
         curriculum: shares of datasets or generators over the steps.
         replay: old data among the images.
+        answers: a teacher's answers of these rows, float32 [n, logits]; None without a teacher.
 
     Raises:
         UserError: Masks are wanted and there are none or it is not clear what they mean, the
             augmentation policy is not valid, or there are fewer images than one batch.
     """
     known = training_annotations(catalog, table, data, with_masks, curriculum, replay)
+    known = replace(known, answers=answers)
     return stream_of(
         examples_of(catalog, table, known), data=data, classes=classes, batch_size=batch_size,
         seed=seed, curriculum=curriculum, replay=replay,
@@ -227,6 +230,7 @@ class BatchFinisher:
         labels: int32 [n], the class of each image of the split.
         has_mask: bool [n], which of them have a mask; None without masks.
         class_weights: float32 [classes], loss weight of each class; None for equal weights.
+        answers: float32 [n, logits], a teacher's answers of each image; None without a teacher.
     """
 
     policy: tuple[Augmentation, ...]
@@ -236,6 +240,7 @@ class BatchFinisher:
     labels: tf.Tensor
     has_mask: tf.Tensor | None = None
     class_weights: tf.Tensor | None = None
+    answers: tf.Tensor | None = None
 
     @classmethod
     def of(
@@ -255,9 +260,11 @@ class BatchFinisher:
             weights = len(examples) / (classes * np.maximum(counts, 1))
             weights = tf.constant(weights, tf.float32)
         has_mask = None if examples.has_mask is None else tf.constant(examples.has_mask)
+        answers = None if examples.answers is None else tf.constant(examples.answers)
         return cls(
             policy=policy, size=size, classes=classes, seed=seed,
             labels=tf.constant(examples.labels), has_mask=has_mask, class_weights=weights,
+            answers=answers,
         )  # fmt: skip
 
     def __call__(
@@ -294,12 +301,16 @@ class BatchFinisher:
         target = {"label": target}
         if masks is not None:
             target = {"label": empty_mask_is_authentic(target["label"], masks), "mask": masks}
+        if self.answers is not None:
+            target[ANSWERS] = tf.gather(self.answers, indices)
         batch = tf.cast(images, tf.float32), target
         if self.class_weights is None:
             return batch
         weights = {"label": tf.gather(self.class_weights, labels)}
         if masks is not None:
             weights["mask"] = tf.ones(images.shape[0])
+        if self.answers is not None:
+            weights[ANSWERS] = tf.ones(images.shape[0])
         return *batch, weights
 
 
@@ -379,7 +390,8 @@ class TrainingStream:
         Returns:
             Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}). With masks,
             targets also have a "mask", uint8 [B, H, W, 1]: 1 altered, 0 unaltered, 255 not
-            known. A fake whose altered pixels were all cut off counts as authentic. With
+            known. A fake whose altered pixels were all cut off counts as authentic. With a
+            teacher's answers they have "distill", float32 [B, logits]. With
             `data.balance: weight` a third part follows: weights float32 [B] for each target.
         """
         loaded = part if self._divisible else None

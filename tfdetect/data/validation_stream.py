@@ -19,7 +19,7 @@ from tfdetect.data.loading import (
     without_autotuning,
 )
 from tfdetect.data.sources import image_source
-from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
+from tfdetect.data.targets import ANSWERS, empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.graph import traced_as_written
 
 MAX_IMAGES = 50_000  # whose statistics layers learn
@@ -33,6 +33,7 @@ def validation_data(
     batch_size: int,
     with_masks: bool = False,
     cluster: Cluster | None = None,
+    answers: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Return full batches of every image of a table, each once.
 
@@ -48,6 +49,7 @@ def validation_data(
         batch_size: number of images in a global batch.
         with_masks: whether the detector predicts masks.
         cluster: the workers that validate together; None for one process.
+        answers: a teacher's answers of these rows, float32 [n, logits]; None without a teacher.
 
     Returns:
         Batches (image float32 [B, H, W, 3] in 0..255, targets, weights); targets and weights
@@ -58,11 +60,14 @@ def validation_data(
         batch_size //= len(cluster)
         largest = math.ceil(table.num_rows / len(cluster))
         count = math.ceil(largest / batch_size)  # batches of every worker
-        table = table.take(np.arange(cluster.task, table.num_rows, len(cluster)))
+        own_rows = np.arange(cluster.task, table.num_rows, len(cluster))
+        table = table.take(own_rows)
+        answers = None if answers is None else answers[own_rows]
     examples = examples_of(catalog, table, annotations_of(table, with_masks=with_masks))
     images = image_dataset(examples.images, View.of(data), batch_size, examples.masks)
     labels = tf.constant(examples.labels.astype(np.int64))
     has_mask = tf.constant(examples.has_mask) if with_masks else None
+    told = None if answers is None else tf.constant(answers)
 
     @traced_as_written
     def pad(indices: tf.Tensor, *batch: tf.Tensor) -> tuple:
@@ -78,6 +83,8 @@ def validation_data(
         if with_masks:
             masks = mark_unknown(batch[1], own, tf.gather(has_mask, indices))
             target = {"label": empty_mask_is_authentic(target["label"], masks), "mask": masks}
+        if told is not None:
+            target[ANSWERS] = tf.gather(told, indices)
         weight = full(tf.ones([batch_size - missing]))
         target = {name: full(x) for name, x in target.items()}
         return full(batch[0]), target, dict.fromkeys(target, weight)

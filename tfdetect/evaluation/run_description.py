@@ -199,9 +199,10 @@ def teacher_sentence(run: Run) -> str:
     teacher = run.info.teacher
     if teacher is None:
         return ""
+    asked = ", asked once before the training" if teacher.asked == "once" else ""
     return (
         f"{teacher.name} (model {teacher.model}; distillation of weight {teacher.weight:g} at "
-        f"temperature {teacher.temperature:g})"
+        f"temperature {teacher.temperature:g}{asked})"
     )
 
 

@@ -3,9 +3,8 @@
 import keras
 
 from tfdetect.core.errors import UserError
+from tfdetect.data.targets import ANSWERS
 from tfdetect.models.low_rank import adapted_layers
-
-DISTILL = "distill"  # name of the output with the answers of both
 
 
 def start_from(detector: keras.Model, parent: keras.Model, name: str) -> list[str]:
@@ -57,13 +56,24 @@ def with_teacher(detector: keras.Model, teacher: keras.Model) -> keras.Model:
         teacher: a detector of the same input and number of classes.
 
     Returns:
-        A model with the detector's outputs and `DISTILL`: float32 [B, 2 * logits], the detector's
+        A model with the detector's outputs and `ANSWERS`: float32 [B, 2 * logits], the detector's
         logits and then the teacher's.
     """
     frozen = keras.Model(teacher.inputs[0], teacher.output["label"], name="teacher")
     frozen.trainable = False
     image, own = detector.inputs[0], detector.output["label"]
-    both = keras.layers.Concatenate(dtype="float32", name=DISTILL)(
+    both = keras.layers.Concatenate(dtype="float32", name=ANSWERS)(
         [own, frozen(image, training=False)]
     )
-    return keras.Model(image, {**detector.output, DISTILL: both}, name=detector.name)
+    return keras.Model(image, {**detector.output, ANSWERS: both}, name=detector.name)
+
+
+def with_answers(detector: keras.Model) -> keras.Model:
+    """Return a detector that gives its logits once more, to be compared with stored answers.
+
+    Returns:
+        A model with the detector's outputs and `ANSWERS`: float32 [B, logits].
+    """
+    logits = keras.layers.Identity(dtype="float32", name=ANSWERS)(detector.output["label"])
+    outputs = {**detector.output, ANSWERS: logits}
+    return keras.Model(detector.inputs[0], outputs, name=detector.name)

@@ -5,7 +5,7 @@ import keras
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.training_settings import Training
-from tfdetect.data.augmentation import check_policy
+from tfdetect.data.augmentation import check_policy, mixes_targets
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.strata import Replay, strata_of
 from tfdetect.data.training_stream import check_count, training_annotations
@@ -55,7 +55,12 @@ def check_experiment(experiment: Experiment, classes: int) -> None:
     data, model, training = experiment.data, experiment.model, experiment.training
     check_model(model)
     check_trackers(training.track)
-    check_policy(data.augment, data.image_size, model.mask_head is not None, classes)
+    policy = check_policy(data.augment, data.image_size, model.mask_head is not None, classes)
+    if training.distill.weight and training.distill.asked == "once" and mixes_targets(policy):
+        raise UserError(
+            "training.distill.asked: once has answers of the images as they are, not of mixtures: "
+            "remove mixup, cutmix and the like from data.augment, or set asked to each_step."
+        )
     losses_of(training, classes, ["label"])
     if model.head == "nearest_neighbors" and not training.cache_features:
         raise UserError(

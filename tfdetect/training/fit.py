@@ -21,7 +21,7 @@ from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.cpu_kernels import use_cpu_kernels
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.models.low_rank import merge
-from tfdetect.models.parent_detector import start_from, with_teacher
+from tfdetect.models.parent_detector import start_from, with_answers, with_teacher
 from tfdetect.models.saving import load_detector
 from tfdetect.training.cached_features import head_of, on_features
 from tfdetect.training.callbacks import (
@@ -166,9 +166,11 @@ def fit(
     # 1. The detector, the streams, and the state of an interrupted training.
     with devices.scope():
         old = None if parent is None else _load(parent)
-        teacher = open_teacher(experiment)
-        answers = old if teacher is None else _load(teacher)
-    job = _prepare(experiment, classes, data, devices, answers)
+        teacher = None
+        if training.distill.weight and training.distill.asked == "each_step":
+            run = open_teacher(experiment)
+            teacher = old if run is None else _load(run)
+    job = _prepare(experiment, classes, data, devices, teacher)
     adapting = _adapting(experiment)
     average = AverageWeights(training.ema, training.accumulate > 1) if training.ema else None
     state = TrainState(
@@ -176,7 +178,7 @@ def fit(
         _decide(devices),
     )  # fmt: skip
     job = _resume(job, state, data.unaugmented, log, old, "" if parent is None else parent.name)
-    del old, answers
+    del old, teacher
 
     # 2. The callbacks.
     if shown.images:
@@ -232,7 +234,10 @@ def _prepare(
     devices: Devices,
     teacher: keras.Model | None,
 ) -> _Job:
-    """Build the detector and the streams; it learns the answers of `teacher` if it distills."""
+    """Build the detector and the streams.
+
+    If it distills, it learns the answers of `teacher` or, without one, those among the data.
+    """
     training = experiment.training
     check_devices(training, devices)
     steps = training.steps_of_epoch(data.train.count)
@@ -244,13 +249,12 @@ def _prepare(
             use_cpu_kernels(detector)
         trained = detector
         if training.distill.weight:
-            assert teacher is not None  # `make_plan` checks it, and that the classes are the same
-            trained = with_teacher(detector, teacher)
+            trained = with_answers(detector) if teacher is None else with_teacher(detector, teacher)
         if devices.workers:
             prepare_model(trained)
     part, validation = devices.part(training.batch_size), data.validation
     complete = with_aux_mask if "mask_aux" in detector.output else None
-    if trained is not detector:
+    if teacher is not None:
         complete = with_distilled
 
     def stream(start: int) -> tf.data.Dataset:

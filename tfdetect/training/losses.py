@@ -6,8 +6,8 @@ import tensorflow as tf
 from tfdetect.core import registry
 from tfdetect.core.options import check_options
 from tfdetect.core.training_settings import Training
+from tfdetect.data.targets import ANSWERS
 from tfdetect.imaging.graph import traced_as_written
-from tfdetect.models.parent_detector import DISTILL
 from tfdetect.models.tensors import Tensor
 from tfdetect.training.mask_losses import MaskCriterion
 
@@ -33,9 +33,9 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
     losses = {"label": build(classes, training.label_smoothing, **options)}
     if outputs == ["label"]:
         return losses, {"label": 1.0}
-    if DISTILL in outputs:
-        losses[DISTILL] = Distillation(training.distill.temperature)
-        return losses, {"label": 1.0, DISTILL: training.distill.weight}
+    if ANSWERS in outputs:
+        losses[ANSWERS] = Distillation(training.distill.temperature)
+        return losses, {"label": 1.0, ANSWERS: training.distill.weight}
     losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
     weights = {"label": settings.label_weight, "mask": settings.mask_weight,
                "mask_aux": AUX_WEIGHT * settings.mask_weight}  # fmt: skip
@@ -51,14 +51,15 @@ def with_aux_mask(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
 @traced_as_written
 def with_distilled(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
     """Return a batch with a target, which is not read, and a weight for `Distillation`."""
-    return images, *({**part, DISTILL: part["label"]} for part in rest)
+    return images, *({**part, ANSWERS: part["label"]} for part in rest)
 
 
 class Distillation(keras.losses.Loss):
     """Cross-entropy between the answers of a detector and its teacher at a temperature.
 
     Times the temperature's square, so that its gradients do not depend on it (Hinton, Vinyals and
-    Dean, 2015). It reads the output of `with_teacher` alone.
+    Dean, 2015). The logits of the teacher are the targets or, of `with_teacher`, the second half of
+    the output. Where they are NaN, nothing is learned of the teacher.
     """
 
     def __init__(self, temperature: float) -> None:
@@ -66,7 +67,12 @@ class Distillation(keras.losses.Loss):
         self.temperature = temperature
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        own, teacher = keras.ops.split(y_pred / self.temperature, 2, axis=-1)
+        own, teacher = y_pred, y_true
+        if len(y_true.shape) != len(y_pred.shape) or y_true.shape[-1] != y_pred.shape[-1]:
+            own, teacher = keras.ops.split(y_pred, 2, axis=-1)
+        unknown = keras.ops.isnan(teacher)
+        teacher = keras.ops.where(unknown, keras.ops.stop_gradient(own), teacher)
+        own, teacher = own / self.temperature, teacher / self.temperature
         if own.shape[-1] == 1:
             found = keras.losses.binary_crossentropy(
                 keras.ops.sigmoid(teacher), own, from_logits=True

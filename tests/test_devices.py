@@ -71,5 +71,4 @@ def test_half_precision_where_the_weakest_device_has_it(monkeypatch, capability,
 def test_half_precision_on_this_processor(tmp_path):
     has = cpu_computes_bfloat16()
     assert choose_precision("auto", 0) == ("mixed_bfloat16" if has else "float32")
-    assert choose_precision("auto", 0, depthwise=True) == "float32"
-    assert choose_precision("mixed_bfloat16", 0, depthwise=True) == "mixed_bfloat16"
+    assert choose_precision("mixed_bfloat16", 0) == "mixed_bfloat16"

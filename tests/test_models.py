@@ -219,11 +219,6 @@ def test_published_parameter_counts(backbone, size, expected):
     model = detector(backbone, size)
     nested = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     assert sum(int(tf.size(v.value)) for v in nested.trainable_variables) == expected
-    depthwise = any(
-        isinstance(layer, keras.layers.DepthwiseConv2D) or getattr(layer, "groups", 1) > 1
-        for layer in nested._flatten_layers()
-    )
-    assert BACKBONES[backbone].depthwise == depthwise
     logit = nested.output.shape[-1] + 1
     assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == expected + logit
 
@@ -326,8 +321,9 @@ def test_groups_of_one_channel_need_no_xla(filters, stride):
     assert "tfdetect" not in model.to_json()
 
 
+@pytest.mark.parametrize("filters", [4, 16])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_kernels_for_cpus_compute_what_keras_computes(precision):
+def test_kernels_for_cpus_compute_what_keras_computes(precision, filters):
     from tfdetect.models.cpu_kernels import use_cpu_kernels
 
     keras.mixed_precision.set_global_policy(precision)
@@ -338,7 +334,9 @@ def test_kernels_for_cpus_compute_what_keras_computes(precision):
         for axis, stride, size, padding in (
             (-1, 2, 3, "same"), (3, 2, 3, "same"), (2, 2, 1, "same"), (-1, 1, 3, "same"),
         ):  # fmt: skip
-            x = keras.layers.Conv2D(4, size, strides=stride, padding=padding, use_bias=False)(x)
+            x = keras.layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False)(
+                x
+            )
             x = keras.layers.BatchNormalization(axis=axis)(x)
         x = keras.layers.Conv2D(4, 1, padding="valid", dtype="float32")(x)
         return keras.Model(image, x)
@@ -358,7 +356,12 @@ def test_kernels_for_cpus_compute_what_keras_computes(precision):
 
         found.append(step(x))
         kinds = [op.type for op in step.get_concrete_function(x).graph.get_operations()]
-        assert kinds.count("FusedBatchNormV3") == (3 if model is fast else 0)
+        normalizations = [
+            op.inputs[0].dtype for op in step.get_concrete_function(x).graph.get_operations()
+            if op.type == "FusedBatchNormV3"
+        ]  # fmt: skip
+        half = precision == "mixed_bfloat16" and filters == 16
+        assert normalizations == [tf.bfloat16 if half else tf.float32] * (3 if model is fast else 0)
         assert kinds.count("ExtractImagePatches") == (1 if model is fast else 0)
         assert kinds.count("Conv2D") == (3 if model is fast else 5)
     tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.1}[precision]
@@ -371,6 +374,7 @@ def test_kernels_for_cpus_compute_what_keras_computes(precision):
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("groups", [False, True])
 @pytest.mark.parametrize(
     "side, size, stride, padding",
     [
@@ -381,7 +385,7 @@ def test_kernels_for_cpus_compute_what_keras_computes(precision):
     ],
 )  # fmt: skip
 def test_gradients_of_depthwise_convolutions_are_those_of_keras(
-    precision, side, size, stride, padding
+    groups, precision, side, size, stride, padding
 ):
     from tfdetect.models.cpu_kernels import use_cpu_kernels
 
@@ -389,6 +393,11 @@ def test_gradients_of_depthwise_convolutions_are_those_of_keras(
     layer = keras.layers.DepthwiseConv2D(
         size, strides=stride, padding=padding, activation="tanh", use_bias=False, dtype=precision
     )
+    if groups:
+        layer = keras.layers.Conv2D(
+            6, size, strides=stride, padding=padding, activation="tanh", use_bias=False,
+            dtype=precision, groups=6,
+        )  # fmt: skip
     model = keras.Sequential([keras.Input((side, side, 6)), layer])
     images = tf.random.stateless_normal([3, side, side, 6], [3, 4])
 
@@ -401,7 +410,9 @@ def test_gradients_of_depthwise_convolutions_are_those_of_keras(
 
     plain = gradients()
     use_cpu_kernels(model)
-    assert layer.call.__name__ == "_depthwise_call"
+    assert (layer.convolution_op if groups else layer.call).__name__ in (
+        "_grouped_convolution", "_depthwise_call"
+    )  # fmt: skip
     tolerance = {"float32": 1e-5, "mixed_bfloat16": 0.03}[precision]
     for ours, theirs in zip(gradients(), plain, strict=True):
         ours, theirs = (np.asarray(tf.cast(each, tf.float32)) for each in (ours, theirs))

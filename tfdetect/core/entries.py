@@ -54,8 +54,6 @@ class BackboneEntry(Entry):
         offset: what is added after scaling, one number or one per channel.
         presets: the pretrained weights that there are, "imagenet" for example, by the names that
             the function takes beside "none"; None for a function that checks these names itself.
-        depthwise: whether it has layers of depthwise convolutions, for which `training.precision:
-            auto` is float32 on a CPU; MobileNetV3 is faster in it, EfficientNets by now slower.
     """
 
     min_size: int = 1
@@ -63,7 +61,6 @@ class BackboneEntry(Entry):
     scale: float | tuple[float, ...] = 1 / 127.5
     offset: float | tuple[float, ...] = -1.0
     presets: tuple[str, ...] | None = None
-    depthwise: bool = False
 
 
 def same_side(side: int, options: Mapping[str, Any]) -> int:

@@ -106,7 +106,7 @@ def _deit(size: str, width: int, heads: int) -> BackboneEntry:
 def _lite(variant: int, width: float, depth: float) -> BackboneEntry:
     arguments = {"variant": variant, "width": width, "depth": depth}
     target = "tfdetect.models.efficientnet_lite:efficientnet_lite"
-    return BackboneEntry(target, arguments, 32, presets=("imagenet",), depthwise=True, **_IMAGENET)
+    return BackboneEntry(target, arguments, 32, presets=("imagenet",), **_IMAGENET)
 
 
 _VIT_B = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
@@ -119,14 +119,14 @@ BACKBONES = Registry(
         "densenet169": _application("DenseNet169", **_IMAGENET),
         "densenet201": _application("DenseNet201", **_IMAGENET),
         "xception": _application("Xception", min_size=71),
-        "efficientnetv2_b0": _application("EfficientNetV2B0", depthwise=True, **_IMAGENET),
-        "efficientnetv2_s": _application("EfficientNetV2S", depthwise=True, scale=1 / 128),
+        "efficientnetv2_b0": _application("EfficientNetV2B0", **_IMAGENET),
+        "efficientnetv2_s": _application("EfficientNetV2S", scale=1 / 128),
         "efficientnet_lite0": _lite(0, 1.0, 1.0),
         "efficientnet_lite1": _lite(1, 1.0, 1.1),
         "efficientnet_lite2": _lite(2, 1.1, 1.2),
-        "convnext_tiny": _application("ConvNeXtTiny", depthwise=True, **_IMAGENET),
-        "mobilenetv3_small": _application("MobileNetV3Small", depthwise=True),
-        "mobilenetv3_large": _application("MobileNetV3Large", depthwise=True),
+        "convnext_tiny": _application("ConvNeXtTiny", **_IMAGENET),
+        "mobilenetv3_small": _application("MobileNetV3Small"),
+        "mobilenetv3_large": _application("MobileNetV3Large"),
         # keras-hub
         "resnet18": _resnet("resnet_18_imagenet", [2, 2, 2, 2], "basic_block"),
         "resnet34": _resnet(None, [3, 4, 6, 3], "basic_block"),
@@ -149,8 +149,7 @@ BACKBONES = Registry(
             f"{_MODELS}.segmentation_backbones:deeplabv3_resnet50", {}, 64, 32, **_IMAGENET
         ),
         "segformer_b0": BackboneEntry(
-            f"{_MODELS}.segmentation_backbones:segformer_b0", {}, 64, 32, depthwise=True,
-            **_IMAGENET,
+            f"{_MODELS}.segmentation_backbones:segformer_b0", {}, 64, 32, **_IMAGENET
         ),
         "clip": BackboneEntry(f"{_NETWORKS}.encoders:clip", {}, 28, **_CLIP),
         "clip_tokens": BackboneEntry(

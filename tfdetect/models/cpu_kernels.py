@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from tfdetect.models.grouped_convolutions import convolve_depthwise
 from tfdetect.models.normalization import FusedBatchNormalization
 from tfdetect.models.tensors import Tensor
 
@@ -16,6 +17,10 @@ FEW_POSITIONS = 4
 # Width of depthwise filters up to which oneDNN's kernel for their gradient is fast; for wider ones
 # it takes 3 to 13 times as long.
 FAST_WIDTH = 3
+
+# Multiples of channels whose normalization is fast in half precision; otherwise oneDNN's kernel
+# takes 2 to 17 times as long as in float32.
+CHANNELS_OF_HALF = 16
 
 
 def use_cpu_kernels(model: keras.Model) -> None:
@@ -28,19 +33,37 @@ def use_cpu_kernels(model: keras.Model) -> None:
     for layer in model._flatten_layers():
         if type(layer) is layers.BatchNormalization:
             if layer.axis in (-1, 3) and not layer.renorm:
-                layer.call = FusedBatchNormalization.call.__get__(layer)
-        elif type(layer) is layers.Conv2D:
-            plain = layer.data_format == "channels_last" and layer.groups == 1
-            if plain and layer.dilation_rate == (1, 1):
-                layer.convolution_op = _convolution.__get__(layer)
-        elif type(layer) is layers.DepthwiseConv2D:
-            plain = layer.data_format == "channels_last" and layer.depth_multiplier == 1
-            if plain and layer.dilation_rate == (1, 1):
-                layer.call = _depthwise_call.__get__(layer)
+                layer.call = _normalize.__get__(layer)
+        elif type(layer) in (layers.Conv2D, layers.DepthwiseConv2D):
+            if layer.data_format == "channels_last" and layer.dilation_rate == (1, 1):
+                _use_kernels_of_convolutions(layer)
         elif type(layer) in (layers.Dense, layers.EinsumDense, layers.Conv2DTranspose):
             first = getattr(layer, "data_format", None) == "channels_first"
             if layer.bias is not None and layer.compute_dtype == "bfloat16" and not first:
                 layer.call = _CALLS[type(layer)].__get__(layer)
+
+
+def _use_kernels_of_convolutions(layer: layers.Conv2D | layers.DepthwiseConv2D) -> None:
+    if type(layer) is layers.DepthwiseConv2D:
+        if layer.depth_multiplier == 1:
+            layer.call = _depthwise_call.__get__(layer)
+    elif layer.groups == 1:
+        layer.convolution_op = _convolution.__get__(layer)
+    elif layer.groups == layer.filters and layer.kernel.shape[2] == 1:
+        layer.convolution_op = _grouped_convolution.__get__(layer)
+
+
+def _normalize(
+    layer: layers.BatchNormalization,
+    inputs: Tensor,
+    training: bool | None = None,
+    mask: Tensor = None,
+) -> Tensor:
+    """Normalize as `layer` does, by the fused kernel."""
+    images = tf.convert_to_tensor(inputs)
+    wide = images if images.shape[-1] % CHANNELS_OF_HALF == 0 else tf.cast(images, tf.float32)
+    normalized = FusedBatchNormalization.call(layer, wide, training=training, mask=mask)
+    return tf.cast(normalized, images.dtype)
 
 
 def _convolution(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor:
@@ -63,6 +86,16 @@ def _convolution(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor
     if None in positions or positions[0] * positions[1] > FEW_POSITIONS:
         return layers.Conv2D.convolution_op(layer, inputs, kernel)
     return _convolve(inputs, kernel, layer.strides, layer.padding.upper())
+
+
+def _grouped_convolution(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor:
+    """Filter each channel as `layer` does, which has one group a channel."""
+    inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
+    if None in inputs.shape[1:3] or layer.strides[0] != layer.strides[1]:
+        return convolve_depthwise(layer, inputs, kernel)
+    return _filter_channels(
+        inputs, tf.transpose(kernel, [0, 1, 3, 2]), layer.strides[0], layer.padding.upper()
+    )
 
 
 def _convolve(

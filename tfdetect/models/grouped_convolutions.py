@@ -21,10 +21,11 @@ def run_groups_as_depthwise(model: keras.Model) -> None:
         if type(layer) is layers.Conv2D and layer.groups > 1 and layer.kernel.shape[2] == 1:
             square = layer.strides[0] == layer.strides[1] and layer.dilation_rate == (1, 1)
             if square and layer.data_format == "channels_last":
-                layer.convolution_op = _depthwise.__get__(layer)
+                layer.convolution_op = convolve_depthwise.__get__(layer)
 
 
-def _depthwise(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor:
+def convolve_depthwise(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve as a layer does whose groups have one channel each."""
     height, width, _, filters = kernel.shape
     kernel = tf.reshape(kernel, [height, width, layer.groups, filters // layer.groups])
     return tf.nn.depthwise_conv2d(inputs, kernel, [1, *layer.strides, 1], layer.padding.upper())

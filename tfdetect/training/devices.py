@@ -229,7 +229,7 @@ def _joined(cluster: Cluster, gpus: int, text: str) -> Devices:
     )  # fmt: skip
 
 
-def choose_precision(wanted: str, gpus: int, depthwise: bool = False) -> str:
+def choose_precision(wanted: str, gpus: int) -> str:
     """Return Keras's policy for `training.precision`.
 
     `auto` is half precision only where every device computes in it, faster than in float32:
@@ -238,14 +238,13 @@ def choose_precision(wanted: str, gpus: int, depthwise: bool = False) -> str:
     Args:
         wanted: value of `training.precision`.
         gpus: number of GPUs that train; 0 for the CPU.
-        depthwise: whether the backbone has depthwise convolutions.
     """
     import tensorflow as tf
 
     if wanted != "auto":
         return wanted
     if not gpus:
-        return "mixed_bfloat16" if cpu_computes_bfloat16() and not depthwise else "float32"
+        return "mixed_bfloat16" if cpu_computes_bfloat16() else "float32"
     found = tf.config.get_visible_devices("GPU")
     details = map(tf.config.experimental.get_device_details, found)
     capability = min(each.get("compute_capability", (0, 0)) for each in details)

@@ -13,7 +13,6 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.registry import BACKBONES
 from tfdetect.core.run import Run
 from tfdetect.core.training_settings import Stage
 from tfdetect.data.teacher import open_teacher
@@ -120,8 +119,7 @@ def set_seed_and_precision(
     keras.utils.set_random_seed(experiment.seed)
     if experiment.training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    depthwise = BACKBONES[experiment.model.backbone].depthwise
-    precision = choose_precision(experiment.training.precision, devices.gpus, depthwise)
+    precision = choose_precision(experiment.training.precision, devices.gpus)
     if precision != "float32" and not devices.gpus and not cpu_computes_bfloat16():
         log(
             f"warning: this processor emulates {precision}, many times slower than float32: "

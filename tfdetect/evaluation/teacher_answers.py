@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def teacher_answers(
         with np.load(file) as kept:
             return dict(kept)
     compiled = CompiledDetector(teacher, load_detector(teacher), features=False)
-    answers = {}
+    answers: dict[str, Any] = {}
     for split in SPLITS:
         rows = catalog.split(split)
         log(

@@ -130,7 +130,7 @@ def test_onnx_has_a_byte_for_each_code():
     model, layer = small()
     randomize(layer)
     signature = [tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, name="images")]
-    network = to_onnx(tf.function(lambda images: model(images), signature), opset=18)
+    network = to_onnx(tf.function(lambda images: model(images), signature))
     stored = {tuple(t.dims) for t in network.graph.initializer if t.data_type == t.UINT8}
     assert {tuple(m.codes.shape) for block in layer.matrices for m in block.values()} <= stored
     floats = {tuple(t.dims) for t in network.graph.initializer if t.data_type == t.FLOAT}

@@ -46,13 +46,13 @@ def test_rows_are_taken_and_added():
         "path": "gone", "p_fake": None, "certain": None, "counts": None,
         "error": "it cannot be listed",
     }  # fmt: skip
-    renamed = table.with_first("path", Column.texts(["x", "y", "z"]))
+    renamed = table.with_paths(["x", "y", "z"])
     assert renamed.column_names == table.column_names
     assert renamed["path"].to_pylist() == ["x", "y", "z"]
 
 
 def test_csv_has_the_digits_of_the_type_and_no_formulas():
-    text = example().with_first("counts", Column(np.arange(3))).to_csv()
+    text = example().with_column("counts", Column(np.arange(3))).to_csv()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["p_fake"] for row in rows] == ["0.1", "", "1e-07"]
     assert [row["certain"] for row in rows] == ["true", "", "false"]

@@ -117,7 +117,7 @@ def test_gelu_and_captured_tensors_are_expressed_in_onnx():
     def twice(x):
         return {"y": tf.nn.gelu(tf.nn.gelu(x) - shift)}
 
-    model = to_onnx(twice, exports.OPSET)
+    model = to_onnx(twice)
     onnx.checker.check_model(model)
     x = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
     [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
@@ -161,7 +161,7 @@ def test_one_number_is_added_to_a_convolution_in_onnx():
         y = tf.nn.relu6(y) / 6
         return {"y": tf.nn.conv2d(y, tf.constant(second, tf.float32), 1, "SAME")}
 
-    model = to_onnx(hard_swish, exports.OPSET)
+    model = to_onnx(hard_swish)
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node].count("Transpose") <= 2
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
@@ -178,7 +178,7 @@ def test_a_reshape_copies_lengths_of_its_own_input():
         split = tf.reshape(flat, [tf.shape(x)[0], -1, 1, 6])
         return {"y": tf.matmul(tf.transpose(split, [0, 2, 1, 3]), tf.eye(6))}
 
-    model = to_onnx(keys, exports.OPSET)
+    model = to_onnx(keys)
     x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
     [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
     np.testing.assert_allclose(found, x[:, None], atol=1e-6)
@@ -191,7 +191,7 @@ def test_images_are_resized_in_half_precision():
     def enlarged(x):
         return {"y": tf.image.resize(x, [8, 8])}
 
-    model = convert_float_to_float16(to_onnx(enlarged, exports.OPSET), keep_io_types=True)
+    model = convert_float_to_float16(to_onnx(enlarged), keep_io_types=True)
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype(np.float32)
     [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
     np.testing.assert_allclose(found, enlarged(x)["y"], atol=0.01)
@@ -202,7 +202,7 @@ def test_slices_leave_whole_axes_alone():
     def sliced(x):
         return {"y": x[:, ::2, 1:] + x[:, None][:, 0, :1, :1]}
 
-    model = to_onnx(sliced, exports.OPSET)
+    model = to_onnx(sliced)
     onnx.checker.check_model(model)
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     axes = [constants[node.input[3]] for node in model.graph.node if node.op_type == "Slice"]

@@ -286,7 +286,7 @@ def test_the_summary_is_what_a_training_ends_with():
     assert summary(results)["auc"] == results["test"]["metrics"]["auc"]
     rows = summary_rows(results)
     assert [row["metric"] for row in rows][2] == "recall at 1% FPR" and "[" in rows[0]["value"]
-    assert summary({}) == {} and summary_rows(results, "train") == []
+    assert summary({}) == {} and summary_rows({"validation": results["test"]}) == []
 
 
 def test_labels_of_the_threshold_figure_do_not_overlap():

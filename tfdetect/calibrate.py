@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
                     "run's own dataset)")  # fmt: skip
     data.add_argument("--label", metavar="CLASS", help="class of all images of a --dataset folder "
                       "without class folders: authentic, or a class of the run")  # fmt: skip
-    cli.add_split(data, None, "default: validation; of other images that have no splits, and of "
+    cli.add_split(data, "default: validation; of other images that have no splits, and of "
                   "authentic images alone, all", ("train", "validation", "all"))  # fmt: skip
     how = p.add_argument_group("calibration")
     how.add_argument("--method", choices=METHODS, default="auto", help="calibration method "

@@ -21,7 +21,7 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     cli.add_runs(p)
     cli.add_split(
-        p, None, "default: the first of test, all and validation of which every run has predictions"
+        p, "default: the first of test, all and validation of which every run has predictions"
     )
     p.add_argument("--dataset", metavar="NAME", help="compare evaluations on another dataset: the "
                    "name of a folder below evaluations/ in each run (default: the runs' own "

@@ -35,7 +35,6 @@ def parser() -> cli.Parser:
     cli.add_dataset(data, "Other images (default: the run's own dataset)")
     cli.add_split(
         data,
-        None,
         "default: test, or validation where there is no test split; all of a "
         "--dataset that has no splits",
     )

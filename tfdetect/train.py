@@ -159,7 +159,7 @@ def _show_run(run: "Run") -> None:
     from tfdetect.evaluation.training_history import not_learned
 
     if "test" in run.results:
-        console.table(summary_rows(run.results, "test"), title="Results on the test split")
+        console.table(summary_rows(run.results), title="Results on the test split")
         console.result()
         for warning in warnings_of("test", run.results["test"]):
             console.result(f"warning: {warning}")

@@ -373,7 +373,7 @@ class _Job:
         if self.writer is not None:
             copied = self.writer.copied_fractions
             table = table.with_column("copied_fraction", Column(copied, np.isnan(copied)))
-        return table.with_first("path", Column.texts([from_os(name) for name in self.given.names]))
+        return table.with_paths([from_os(name) for name in self.given.names])
 
     def _keep_finished(self, table: Table) -> None:
         """Hand over the rows that were finished when the work ended."""
@@ -400,7 +400,7 @@ def predict_with_each(
     parts: Sequence[tuple[Detector, Sequence[str]]],
     images: Sequence[str],
     *,
-    pages: Path | None = None,
+    pages: Path | None,
     on_verdicts: Callable[[Predictions], None],
     on_stop: Callable[[Predictions], None],
     **options: Any,

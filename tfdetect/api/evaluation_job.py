@@ -65,7 +65,7 @@ def prepare_evaluation(
     output: str | Path | None,
     *,
     label: str | None = None,
-    max_pixels: int | None = None,
+    max_pixels: int | None,
 ) -> EvaluationJob:
     """Resolve and check everything that `evaluate` needs, with the same arguments; start nothing.
 

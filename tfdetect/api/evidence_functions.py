@@ -75,8 +75,8 @@ def examine_files(
     verdicts: Sequence[tuple[Run, Sequence[Row]]],
     copies: Path | None,
     failed: FailedWrites,
-    progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    progress: bool,
+    max_pixels: int,
 ) -> Iterator[tuple[str, Evidence]]:
     """Yield each path with its evidence; files that cannot be read are left out.
 

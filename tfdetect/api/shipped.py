@@ -140,7 +140,7 @@ def _shorter_sides(paths: Sequence[str]) -> dict[str, int | None]:
     return dict(zip(paths, sides))
 
 
-def served_runs(named: Sequence[Path] = ()) -> list[Path]:
+def served_runs(named: Sequence[Path]) -> list[Path]:
     """Return the runs that the server offers: if none are named, for photographs, then for masks.
 
     Raises:

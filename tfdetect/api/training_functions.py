@@ -96,7 +96,7 @@ def train(
     return run_training(job, images_in_report)
 
 
-def run_training(job: TrainingJob, images_in_report: bool = True) -> Run:
+def run_training(job: TrainingJob, images_in_report: bool) -> Run:
     """Train what `prepare_training` returned; see `train`."""
     from tfdetect.train_run import train_run
 

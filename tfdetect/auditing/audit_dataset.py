@@ -64,7 +64,7 @@ class Audit:
         return findings.VERDICTS[self.level]
 
 
-def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Audit:
+def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Audit:
     """Audit a dataset.
 
     Args:

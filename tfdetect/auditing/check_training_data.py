@@ -9,7 +9,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan, data_flags
 
 
-def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> None:
+def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> None:
     """Print a warning for each problem that a quick audit finds in the planned data.
 
     Args:

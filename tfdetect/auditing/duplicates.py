@@ -52,7 +52,7 @@ class Duplicates:
     label_conflicts: int
     rows: np.ndarray
     group: np.ndarray
-    complete: bool = True
+    complete: bool
     uncompared: int = 0
 
 
@@ -71,9 +71,7 @@ def exact_duplicates(table: pa.Table, column: str, classes: int) -> Duplicates:
     return _summarize(table, rows, codes[rows], classes)
 
 
-def near_duplicates(
-    catalog: Catalog, table: pa.Table, classes: int, progress: bool = True
-) -> Duplicates:
+def near_duplicates(catalog: Catalog, table: pa.Table, classes: int, progress: bool) -> Duplicates:
     """Return images that look alike but differ in pixels.
 
     Candidates come from perceptual hashes; their pixels decide.

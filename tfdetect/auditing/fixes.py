@@ -82,9 +82,7 @@ def select_fixes(audit: Audit, fixes: Sequence[str] | None) -> list[str]:
     return [name for name in FIXES if name in fixes]
 
 
-def fix_dataset(
-    audit: Audit, folder: Path, fixes: list[str], progress: bool = True
-) -> FixedDataset:
+def fix_dataset(audit: Audit, folder: Path, fixes: list[str], progress: bool) -> FixedDataset:
     """Write a fixed copy of an audited dataset; the original is unchanged.
 
     Without the fix "formats" the manifest names the original files by absolute paths: the folder

@@ -89,7 +89,7 @@ _BATCH = 65_536  # paths that are held as Python texts at once
 _FILE_SCHEMA = pa.schema([*_HEADER_SCHEMA, *_PIXEL_SCHEMA])
 
 
-def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
+def read_traits(catalog: Catalog, progress: bool) -> pa.Table:
     """Read the traits of every file of a catalog, in its order.
 
     Files are read in parallel processes; results are cached by the files' content.

@@ -53,8 +53,8 @@ class SubsetData:
 def read_subsets(
     suite: Suite,
     data_dir: Path | None,
-    progress: bool = True,
-    log: console.Log = console.log,
+    progress: bool,
+    log: console.Log,
 ) -> list[SubsetData]:
     """Return the images of each subset of a suite.
 

@@ -24,7 +24,7 @@ class RunClasses:
             the folders or the manifest tell.
     """
 
-    class_names: tuple[str, ...] = ("authentic", "fake")
+    class_names: tuple[str, ...]
     label: str | None = None
 
     def index_of(self, label: str) -> int:
@@ -83,7 +83,7 @@ def order_classes(
     names: Iterable[str],
     authentic: str | None,
     where: Path,
-    run_classes: RunClasses | None = None,
+    run_classes: RunClasses | None,
     note: str = "",
 ) -> OrderedClasses:
     """Return the classes of a dataset in label order.

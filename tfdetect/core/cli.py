@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         self,
         prog: str,
         description: str,
-        examples: Sequence[tuple[str, str]] = (),
+        examples: Sequence[tuple[str, str]],
         incomplete: str = "",
         **kwargs: Any,
     ):
@@ -185,15 +185,11 @@ def add_set(p: Arguments) -> None:
 
 
 def add_split(
-    p: Arguments,
-    default: str | None,
-    note: str = "",
-    choices: Sequence[str] = ("train", "validation", "test", "all"),
+    p: Arguments, note: str, choices: Sequence[str] = ("train", "validation", "test", "all")
 ) -> None:
-    """Add --split, of one split; without a default the note says what happens."""
-    notes = "; ".join(part for part in (f"default: {default}" if default else "", note) if part)
-    p.add_argument("--split", choices=choices, default=default, metavar="SPLIT",
-                   help=f"one of {', '.join(choices)} ({notes})")  # fmt: skip
+    """Add --split, of one split; the note says what happens without it."""
+    p.add_argument("--split", choices=choices, metavar="SPLIT",
+                   help=f"one of {', '.join(choices)} ({note})")  # fmt: skip
 
 
 def add_devices(p: Arguments, each: str = "") -> None:

@@ -125,10 +125,10 @@ class Table:
     def num_rows(self) -> int:
         return len(next(iter(self._columns.values())).values) if self._columns else 0
 
-    def with_first(self, name: str, column: Column) -> "Table":
-        """Return a table whose first column is this one; another of that name is left out."""
-        others = {key: each for key, each in self._columns.items() if key != name}
-        return Table({name: column, **others})
+    def with_paths(self, paths: Sequence[str]) -> "Table":
+        """Return a table whose first column, path, has these values instead of any before."""
+        others = {key: each for key, each in self._columns.items() if key != "path"}
+        return Table({"path": Column.texts(paths), **others})
 
     def with_column(self, name: str, column: Column) -> "Table":
         """Return a table in which a column, or a further one at the end, is this one."""

@@ -33,7 +33,7 @@ _SHOWN = 8  # names of folders of a level, in the description of a layout
 
 
 def spec_for_folder(
-    root: Path, authentic: str | None = None, run_classes: RunClasses | None = None
+    root: Path, authentic: str | None, run_classes: RunClasses | None
 ) -> DatasetSpec:
     """Describe a folder with one folder per class, with or without split folders above them.
 
@@ -200,7 +200,7 @@ def _spec_for_labeled_folder(
 
 
 def spec_for_manifest(
-    path: Path, authentic: str | None = None, run_classes: RunClasses | None = None
+    path: Path, authentic: str | None, run_classes: RunClasses | None
 ) -> DatasetSpec:
     """Describe the dataset that a table in CSV, JSON Lines or Parquet lists.
 

@@ -67,7 +67,7 @@ class FolderTree:
 
 
 def understand(
-    root: Path, authentic: str | None = None, known: Callable[[str], bool] | None = None
+    root: Path, authentic: str | None, known: Callable[[str], bool] | None
 ) -> FolderTree:
     """Find the class folders below a folder.
 

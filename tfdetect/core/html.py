@@ -88,7 +88,7 @@ class Verdict:
     """
 
     title: str
-    detail: str | Sequence[str] = ()
+    detail: str | Sequence[str]
     tone: Tone = "neutral"
 
     @property
@@ -128,14 +128,14 @@ class Picture:
 
     data: str
     alt: str
-    title: str = ""
-    caption: str = ""
+    title: str
+    caption: str
     size: tuple[int, int] = (0, 0)
     pixelated: bool = False
 
     @classmethod
-    def of_image(cls, image: "Image.Image", alt: str, title: str = "", caption: str = "",
-                 pixelated: bool = False) -> "Picture":  # fmt: skip
+    def of_image(cls, image: "Image.Image", alt: str, title: str, caption: str,
+                 pixelated: bool) -> "Picture":  # fmt: skip
         """Return a Pillow image as a picture."""
         data = io.BytesIO()
         image.save(data, "PNG")

@@ -54,8 +54,8 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
-    """Return a pool of worker processes, by default one for each core.
+def process_pool(workers: int | None) -> ProcessPoolExecutor:
+    """Return a pool of worker processes, one for each core if their number is None.
 
     They work whatever the calling script looks like, and end when this process ends, however it
     ends.

@@ -185,7 +185,7 @@ def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:
 def build_catalog(
     spec: DatasetSpec,
     roots: dict[str, Path],
-    progress: bool = True,
+    progress: bool,
     keep: Callable[[pa.Table], pa.Array] | None = None,
 ) -> Catalog:
     """Scan, inspect and split a dataset, or every part of a union.

@@ -89,7 +89,7 @@ class Examples(Annotations):
 def annotations_of(
     table: pa.Table,
     *,
-    with_masks: bool = False,
+    with_masks: bool,
     with_datasets: bool = False,
     with_generators: bool = False,
 ) -> Annotations:

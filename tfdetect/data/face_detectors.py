@@ -30,9 +30,9 @@ class FaceCrop:
         detector: file of the network that finds faces; see `face_detector`.
     """
 
-    margin: float = 1.3
-    size: int | None = None
-    detector: str | None = None
+    margin: float
+    size: int | None
+    detector: str | None
 
     def around(self, image: np.ndarray, box: Box, nearest: bool = False) -> np.ndarray:
         """Return the square around a box, moved into the image if it would extend beyond it."""
@@ -51,7 +51,7 @@ class FaceCrop:
         return cv2.resize(part, (self.size, self.size), interpolation=method)
 
 
-def face_detector(file: str | None = None) -> FaceDetector:
+def face_detector(file: str | None) -> FaceDetector:
     """Return a detector of faces.
 
     Args:

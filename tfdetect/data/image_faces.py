@@ -79,8 +79,8 @@ def crop_images(
     images: dict[str, str],
     output: Path,
     crop: FaceCrop,
-    landmarks: str | None = None,
-    progress: bool = True,
+    landmarks: str | None,
+    progress: bool,
 ) -> list[ImageFace]:
     """Crop the most confident face from every image, several at a time, as lossless PNG.
 

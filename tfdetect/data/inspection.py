@@ -25,7 +25,7 @@ _SCHEMA = pa.schema([
 Content = tuple[str | None, int | None, int | None, str | None, int | None, str | None]
 
 
-def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True) -> pa.Table:
+def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool) -> pa.Table:
     """Read the content of every file in parallel; unchanged files come from the cache.
 
     Args:

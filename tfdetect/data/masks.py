@@ -140,7 +140,7 @@ def check_masks(masks: dict[str, DatasetMasks], hint: str = "") -> None:
 
 
 def read_masks(
-    spec: DatasetSpec, root: Path, files: pa.Table, left_out: pa.Table, progress: bool = True
+    spec: DatasetSpec, root: Path, files: pa.Table, left_out: pa.Table, progress: bool
 ) -> tuple[pa.Table, DatasetMasks | None]:
     """Read the mask of every image that has one; unchanged masks come from the cache.
 

@@ -133,8 +133,8 @@ class Records:
     shards: tuple[str, ...]
     shard: np.ndarray
     record: np.ndarray
-    feature: str = "image"
-    max_pixels: int = MAX_PIXELS
+    feature: str
+    max_pixels: int
 
     @classmethod
     def of(
@@ -275,8 +275,8 @@ def _unless_empty(text: tf.Tensor, load: Callable[[], tf.Tensor]) -> tf.Tensor:
 def read_mask(
     path: tf.Tensor,
     codings: tuple[MaskCoding, ...],
-    number: tf.Tensor | None = None,
-    max_pixels: int = MAX_PIXELS,
+    number: tf.Tensor | None,
+    max_pixels: int,
 ) -> tf.Tensor:
     """Read a mask file.
 

@@ -47,8 +47,8 @@ def strata_of(
     images: Annotations,
     data: Data,
     classes: int,
-    curriculum: Curriculum = CONSTANT,
-    replay: Replay | None = None,
+    curriculum: Curriculum,
+    replay: Replay | None,
 ) -> Strata:
     """Group the images of a training by how often they are drawn.
 
@@ -105,7 +105,7 @@ def find_strata(
     balance_classes: bool = False,
     datasets: np.ndarray | None = None,
     dataset_weights: Mapping[str, float] | None = None,
-    domains: np.ndarray | None = None,
+    domains: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Group images into strata, each of which gives a fixed fraction of every batch.
 

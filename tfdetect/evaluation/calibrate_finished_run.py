@@ -29,9 +29,9 @@ def calibrate_finished_run(
     settings: CalibrationSettings,
     output: Path,
     *,
-    images_in_report: bool = True,
-    batch_size: int = 64,
-    log: console.Log = console.log,
+    images_in_report: bool,
+    batch_size: int,
+    log: console.Log,
 ) -> Evaluation:
     """Calibrate a run on a split, measure it on that and on the test split, and export it again.
 

@@ -72,7 +72,7 @@ def evaluate_run(
     *,
     images_in_report: bool = True,
     batch_size: int = 64,
-    log: console.Log = console.log,
+    log: console.Log,
     calibrate: CalibrationSettings | None = None,
     predict: PredictElsewhere | None = None,
     detector: keras.Model | None = None,

@@ -38,6 +38,7 @@ _CELL, _GAP = 128, 4  # pixels of an image of a contact sheet, about, and betwee
 EDGE = 1e-6  # how far a probability is kept from 0 and 1 on a logit axis
 _BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue
 _LETTER = 0.075  # inches that a letter of a label takes
+_AXES_WIDTH = 6.2  # inches, of the figure of thresholds
 
 
 def roc(fake: np.ndarray, scores: np.ndarray) -> Figure:
@@ -62,8 +63,8 @@ def precision_recall(fake: np.ndarray, scores: np.ndarray) -> Figure:
 def reliability(
     fake: np.ndarray,
     scores: np.ndarray,
-    raw: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
+    raw: np.ndarray | None,
+    weights: np.ndarray | None,
 ) -> Figure:
     """Draw the fraction of fakes over P(fake) in bins; the bars below count the images.
 
@@ -159,17 +160,16 @@ def thresholds(
     axes.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks])
     axes.set(xlim=(low, high), ylim=(0, 1.02), xlabel="threshold of P(fake)", ylabel="rate")
     axes.grid(alpha=0.2)
-    _label_lines(axes, positions, width=6.2)
+    _label_lines(axes, positions)
     _legend_below(figure, columns=4)
     return figure
 
 
-def _label_lines(axes: Axes, positions: dict[str, float], width: float) -> None:
+def _label_lines(axes: Axes, positions: dict[str, float]) -> None:
     """Draw vertical lines with labels above the axes, in as many rows as keep them apart.
 
     Args:
         positions: names and x of the lines.
-        width: the width of the axes in inches.
     """
     together: dict[float, list[str]] = {}
     for name, x in sorted(positions.items(), key=lambda pair: pair[1]):
@@ -179,14 +179,14 @@ def _label_lines(axes: Axes, positions: dict[str, float], width: float) -> None:
     ends: list[float] = []  # right end of the last label of each row, in inches
     for x, names in together.items():
         label = ", ".join(names)
-        middle = (x - low) / (high - low) * width
+        middle = (x - low) / (high - low) * _AXES_WIDTH
         half = len(label) * _LETTER / 2
-        middle = min(max(middle, half), width - half)
+        middle = min(max(middle, half), _AXES_WIDTH - half)
         row = next((i for i, end in enumerate(ends) if end < middle - half), len(ends))
         ends[row:] = [middle + half + 0.12, *ends[row + 1 :]]
         axes.axvline(x, color="#444444", linewidth=0.9, linestyle=":")
         axes.annotate(
-            label, (x, 1.0), (low + middle / width * (high - low), 1.04 + 0.075 * row),
+            label, (x, 1.0), (low + middle / _AXES_WIDTH * (high - low), 1.04 + 0.075 * row),
             xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
             ha="center", va="bottom", fontsize=9, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 1,
@@ -345,7 +345,7 @@ def localization(rows: "list[tuple[MaskPrediction, float]]") -> Figure:
     return figure
 
 
-def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None) -> Image.Image:
+def contact_sheet(images: np.ndarray, masks: np.ndarray | None) -> Image.Image:
     """Return a sheet of images, enlarged by a whole factor where they are small.
 
     Args:

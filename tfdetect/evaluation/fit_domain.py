@@ -50,7 +50,7 @@ def fit_distance(run: Run, compiled: CompiledDetector, catalog: Catalog, batch_s
     return run.with_info(domain=domain)
 
 
-def with_limit(run: Run, table: pa.Table, log: console.Log = console.log) -> Run:
+def with_limit(run: Run, table: pa.Table, log: console.Log) -> Run:
     """Return the run with the limit of the distance chosen on validation images.
 
     Args:

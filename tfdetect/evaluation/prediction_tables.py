@@ -41,7 +41,7 @@ def check_output(path: Path) -> None:
     check_writable(path.parent)
 
 
-def kept_splits(run: Path, dataset: str | None = None) -> set[str]:
+def kept_splits(run: Path, dataset: str | None) -> set[str]:
     """Return the splits of which an evaluation left predictions in a run; see `read`."""
     return {file.stem for file in _folder(run, dataset).glob("*.parquet")}
 

@@ -101,12 +101,11 @@ def predict_files(
     """
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
-    names = Column.texts(texts)
     compiled = _compiled(run, detector)
     columns = PredictionColumns(run, len(source), compiled.predicts_masks, on_mask=on_mask)
 
     def table(errors: Sequence[str | None]) -> Table:
-        found = columns.table(errors, from_pixels).with_first("path", names)
+        found = columns.table(errors, from_pixels).with_paths(texts)
         return with_remarks(found, run, paths, max_pixels)
 
     with rows_kept(on_stop, lambda: table([None] * len(paths))):

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.core.columns import Column, Table
-from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.imaging.frames import frames_of
@@ -14,9 +13,7 @@ from tfdetect.imaging.frames import frames_of
 MANY = 0.01  # fraction of marked pixels from which a mask contradicts a verdict of authentic
 
 
-def with_remarks(
-    table: Table, run: Run, files: Sequence[str | bytes], max_pixels: int = MAX_PIXELS
-) -> Table:
+def with_remarks(table: Table, run: Run, files: Sequence[str | bytes], max_pixels: int) -> Table:
     """Return predictions of files with the columns frames and remarks.
 
     Args:

@@ -281,9 +281,7 @@ class _SplitReport:
                 sections += [html.heading(f"{self.title}: {name}"), body]
         return html.join(html.text(titles.get(self.split, "")), self.metrics(), *sections)
 
-    def _save(
-        self, name: str, figure: Figure, alt: str, title: str, caption: str = ""
-    ) -> html.Picture:
+    def _save(self, name: str, figure: Figure, alt: str, title: str, caption: str) -> html.Picture:
         return html.picture_of(
             figure, alt, title, caption, self._folder / f"{self.split}_{name}.png"
         )

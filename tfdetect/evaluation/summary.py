@@ -35,11 +35,11 @@ def summary(results: SplitResults, split: str | None = None) -> Metrics:
     return found
 
 
-def summary_rows(results: SplitResults, split: str | None = None) -> list[dict[str, str]]:
-    """Return `summary` as rows for a table, {"metric": title, "value": text}."""
+def summary_rows(results: SplitResults) -> list[dict[str, str]]:
+    """Return the `summary` of the test split as rows for a table, {"metric", "value"}: text."""
     return [
         {"metric": TITLES[name], "value": format_interval(value)}
-        for name, value in summary(results, split).items()
+        for name, value in summary(results, "test").items()
     ]
 
 

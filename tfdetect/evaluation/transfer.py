@@ -39,7 +39,7 @@ def measure_transfer(
     start: Start,
     catalog: Catalog,
     tables: Mapping[str, pa.Table],
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> Transfer:
     """Compare a run with the one that it started from, on images of both datasets.
 

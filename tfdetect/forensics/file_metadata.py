@@ -87,9 +87,9 @@ class Fact:
 
     name: str
     value: str
-    meaning: str = ""
-    kind: str = ""
-    signature: str = ""
+    meaning: str
+    kind: str
+    signature: str
 
 
 def read_metadata(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> list[Fact]:

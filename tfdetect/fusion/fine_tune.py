@@ -27,7 +27,7 @@ def fine_tune(
     fused: FusedDetector,
     catalog: Catalog,
     settings: FusionSettings,
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> None:
     """Train all layers but batch normalization, whose statistics stay, with AdamW.
 

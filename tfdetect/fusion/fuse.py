@@ -46,7 +46,7 @@ def fuse(
     # 1. Score the images with all members; fit fusions of the scores, and compare them.
     chosen = settings.fusion
     network = FusionNetwork(members, settings.masks)
-    scores = score_members(network, members, catalog, ("validation", "test"), settings.batch_size)
+    scores = score_members(network, members, catalog, settings.batch_size)
     fusions = {name: fit_fusion(name, scores["validation"])
                for name in FUSIONS if name == chosen or _is_cheap(name, members)}  # fmt: skip
     comparison = compare_fusions(scores, fusions, members.names, chosen)

@@ -53,7 +53,7 @@ def write_fused_run(
     spec: DatasetSpec,
     catalog: Catalog,
     write_report: Callable[[Path], None],
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> Run:
     """Write the run, calibrated and evaluated; a failure leaves nothing behind.
 

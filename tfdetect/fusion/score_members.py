@@ -18,16 +18,14 @@ def score_members(
     network: FusionNetwork,
     members: Members,
     catalog: Catalog,
-    splits: tuple[str, ...],
-    batch_size: int = 64,
+    batch_size: int,
 ) -> dict[str, MemberScores]:
-    """Return the members' scores for each split's readable images.
+    """Return the members' scores for the readable images of validation and test, if there are any.
 
     Args:
         network: the network of these members.
         members: the runs.
         catalog: the dataset.
-        splits: the splits; those without images are left out.
         batch_size: images per step.
 
     Raises:
@@ -41,7 +39,7 @@ def score_members(
         return tuple(mean_of_windows(outputs[key], views) for key in ("logits", "features"))
 
     scores = {}
-    for split in splits:
+    for split in ("validation", "test"):
         rows = catalog.split(split)
         if not rows.num_rows:
             continue

@@ -175,7 +175,7 @@ def _comparison(values: MatrixResult, published: str | None) -> Markup:
 
 
 def _metric_table(
-    values: MatrixResult, metric: str, intervals: bool = True
+    values: MatrixResult, metric: str, intervals: bool
 ) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of one metric, with the means of rows and columns."""
     names, (mark, _) = values["domains"], _marked(values)

@@ -37,7 +37,7 @@ def trainings_of(
     catalog: Catalog,
     domains: Domains,
     leave_one_out: bool,
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> Trainings:
     """Return what each training of a matrix is trained on, by its name.
 
@@ -109,8 +109,8 @@ def train_each(
     folder: Path,
     devices: "Devices",
     command: str,
-    progress: bool = True,
-    log: console.Log = console.log,
+    progress: bool,
+    log: console.Log,
 ) -> dict[str, Run]:
     """Train runs one after the other; finished runs are reused, an unfinished one is resumed.
 

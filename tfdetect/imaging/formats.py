@@ -123,7 +123,7 @@ class Header:
         return (self.height, self.width) if turned else (self.width, self.height)
 
 
-def max_bytes(max_pixels: int = MAX_PIXELS) -> int:
+def max_bytes(max_pixels: int) -> int:
     """Return how many bytes a file may have: 8 for each allowed pixel, and at least 64 MiB."""
     return max(_MIN_BYTES, _BYTES_PER_PIXEL * max_pixels)
 
@@ -144,7 +144,7 @@ def read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
         raise ImageError(error.strerror or type(error).__name__) from error
 
 
-def file_problem(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
+def file_problem(path: str | Path, max_pixels: int) -> str | None:
     """Return why a file is not to be opened, or None: a device, a FIFO, empty or too large."""
     try:
         status = os.stat(path)

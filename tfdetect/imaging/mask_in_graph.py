@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.imaging.mask_coding import MaskCoding, decode_mask
 from tfdetect.imaging.read import decode_any
 
@@ -17,9 +16,7 @@ def needs_pillow(coding: MaskCoding) -> bool:
     return coding.channel == "alpha" or coding.bits > 8
 
 
-def decode_mask_in_graph(
-    data: tf.Tensor, coding: MaskCoding, max_pixels: int = MAX_PIXELS
-) -> tf.Tensor:
+def decode_mask_in_graph(data: tf.Tensor, coding: MaskCoding, max_pixels: int) -> tf.Tensor:
     """Decode a mask file.
 
     Args:

@@ -63,7 +63,7 @@ class LightScores:
     """
 
     table: np.ndarray
-    features: np.ndarray | None = None
+    features: np.ndarray | None
     mask: np.ndarray | None = None
 
 

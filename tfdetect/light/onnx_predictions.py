@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from tfdetect.core import console
-from tfdetect.core.columns import Column, Table
+from tfdetect.core.columns import Table
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
@@ -91,8 +91,7 @@ def predict_files(
         return image_parts(run, image), facts
 
     def rows() -> Table:
-        table = columns.table(errors, from_pixels)
-        table = table.with_first("path", Column.texts([from_os(path) for path in paths]))
+        table = columns.table(errors, from_pixels).with_paths([from_os(path) for path in paths])
         return with_remarks(table, run, paths, max_pixels)
 
     size = 1 if masks else cpu_batch(run, batch_size)

@@ -290,7 +290,7 @@ def features_of(detector: keras.Model) -> keras.KerasTensor:
 
 
 def backbones_of(
-    detector: keras.Model, members: Sequence[str] = ()
+    detector: keras.Model, members: Sequence[str]
 ) -> list[tuple[str, keras.Model, keras.KerasTensor]]:
     """Return each backbone of a detector with what to call it and its feature map [B, h, w, C].
 

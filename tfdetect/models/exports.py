@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     import onnx
 
 PHOTOGRAPHS = ("rocket", "flower", "grace_hopper")  # to compare exports on
-OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
 MIN_SHARED = 0.5  # fraction of the weights that onnx_shared must find in other files
 
 
@@ -304,7 +303,7 @@ class _Source:
 
     @cached_property
     def onnx(self) -> "onnx.ModelProto":
-        model = to_onnx(self.network, OPSET)
+        model = to_onnx(self.network)
         entry = model.metadata_props.add()
         entry.key, entry.value = "tfdetect", public_info(self.run)
         return model

@@ -94,7 +94,7 @@ class Scores(NamedTuple):
     """
 
     table: tf.Tensor
-    features: tf.Tensor | None = None
+    features: tf.Tensor | None
     masks: tf.Tensor | None = None
 
 

@@ -13,21 +13,21 @@ from tfdetect.models.coded_matrix import CODEBOOK_SUFFIX, CODES_SUFFIX
 if TYPE_CHECKING:
     import onnx
 
+_OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
 _ONE = "tfdetect/one"  # a constant in graphs
 _TO_THE_END = 1_000_000_000  # tf2onnx's end of a slice that has none
 
 
-def to_onnx(function: Any, opset: int) -> "onnx.ModelProto":
+def to_onnx(function: Any) -> "onnx.ModelProto":
     """Convert a network to ONNX.
 
     Args:
         function: a tf.function with an input signature.
-        opset: version of ONNX's operations.
     """
     import tf2onnx
 
     with _optimized_in_place(), _copied_lengths_kept(), _single_numbers_added():
-        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
+        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
     bind_captures(model, function.get_concrete_function())
     express_erfc(model)
     drop_whole_slices(model)

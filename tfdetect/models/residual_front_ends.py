@@ -45,7 +45,7 @@ def bayar(images: Tensor, filters: Count = 3, size: OddKernelSide = 5) -> Tensor
         float32 [B, H, W, filters].
     """
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="bayar_scale")(images)
-    return bayar_convolution(filters, size, name="bayar")(x)
+    return bayar_convolution(filters, size)(x)
 
 
 def residual(
@@ -198,10 +198,10 @@ class BayarInitializer(keras.initializers.GlorotUniform):
         return Bayar()(super().__call__(shape, dtype))
 
 
-def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
+def bayar_convolution(filters: int, size: int) -> layers.Conv2D:
     """Return a convolution whose kernels `Bayar` constrains after each update."""
     return layers.Conv2D(
-        filters, size, padding="same", use_bias=False, dtype="float32", name=name,
+        filters, size, padding="same", use_bias=False, dtype="float32", name="bayar",
         kernel_initializer=BayarInitializer(), kernel_constraint=Bayar(),
     )  # fmt: skip
 

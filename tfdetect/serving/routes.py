@@ -16,6 +16,7 @@ from tfdetect.serving.middleware import Metrics
 from tfdetect.serving.page import render, texts
 from tfdetect.serving.schemas import (
     PROBLEMS,
+    PROBLEMS_AS_JSON,
     EvidenceList,
     EvidenceQuery,
     ModelInfo,
@@ -23,7 +24,6 @@ from tfdetect.serving.schemas import (
     Predictions,
     PredictQuery,
     Stability,
-    as_json,
     request_body,
 )
 from tfdetect.serving.server_settings import MEBIBYTE
@@ -87,7 +87,7 @@ def api_routes(max_files: int) -> APIRouter:
         stability
     )
     router.post(
-        "/v1/explain", response_class=HTMLResponse, responses=as_json(PROBLEMS), openapi_extra=image
+        "/v1/explain", response_class=HTMLResponse, responses=PROBLEMS_AS_JSON, openapi_extra=image
     )(explain)
     router.get("/v1/models", responses={401: PROBLEMS[401]})(models)
     return router

@@ -174,6 +174,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "The server starts or stops, or lacks what is needed.",
     }.items()
 }  # fmt: skip
+PROBLEMS_AS_JSON: dict[int | str, dict[str, Any]] = {  # of routes that answer in another format
+    code: {"description": problem["description"], "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+    }}
+    for code, problem in PROBLEMS.items()
+}  # fmt: skip
 
 
 def request_body(max_files: int) -> dict[str, Any]:
@@ -197,12 +203,3 @@ def first_problem(errors: Sequence[Any], *start: str) -> str:
     """Return the first of pydantic's errors in words; `start` says what was validated."""
     where = ".".join(str(part) for part in (*start, *errors[0]["loc"]))
     return printable(f"{where}: {errors[0]['msg']}")
-
-
-def as_json(problems: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
-    """Return the problems of a route that answers in another format when there is none."""
-    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        code: {"description": each["description"], "content": schema}
-        for code, each in problems.items()
-    }

@@ -59,8 +59,8 @@ def predict_to_table(
     output: Path,
     cluster: SparkCluster,
     *,
-    batch_size: int = 64,
-    progress: bool = True,
+    batch_size: int,
+    progress: bool,
     max_pixels: int,
 ) -> WrittenPredictions:
     """Predict files on a cluster and write the table that `predict` writes.

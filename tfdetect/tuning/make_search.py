@@ -14,9 +14,7 @@ from tfdetect.tuning.space import Space
 from tfdetect.tuning.suggest import suggest
 
 
-def make_search(
-    space: Space, plan: Plan, settings: SearchSettings, by_space: bool = False
-) -> SearchPlan:
+def make_search(space: Space, plan: Plan, settings: SearchSettings, by_space: bool) -> SearchPlan:
     """Check that space, experiment and data fit together; return what a search tries.
 
     Args:

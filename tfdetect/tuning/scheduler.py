@@ -18,7 +18,7 @@ _REFRESH_SECONDS = 2.0  # between heartbeats and updates of the progress
 _MAX_FAILURES = 3  # a search is ended if so many trials ran and all failed
 
 
-def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool = True) -> None:
+def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool) -> None:
     """Run trials until the budget is exhausted; an interrupted search is continued.
 
     Args:

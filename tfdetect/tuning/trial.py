@@ -77,7 +77,7 @@ def _record(search: Search, outcome: Outcome, remote: bool) -> None:
         search.store.finish(outcome)
 
 
-def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool = True) -> Outcome:
+def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> Outcome:
     """Train and evaluate a trial; finished folds are reused.
 
     Args:

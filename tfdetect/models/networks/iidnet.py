@@ -52,7 +52,7 @@ def iidnet(shape: tuple[int, int, int], weights: str, cells: Cells | None = None
     inputs = keras.Input(shape)
     x = layers.Concatenate(name="enhanced")([
         conv(inputs, 3, 5, "ordinary"),
-        bayar_convolution(3, 5, "bayar")(inputs),
+        bayar_convolution(3, 5)(inputs),
         layers.Conv2D(9, 3, padding="same", use_bias=False, kernel_initializer=Differences(),
                       name="differences")(inputs),
     ])  # fmt: skip

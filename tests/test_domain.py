@@ -257,9 +257,9 @@ def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
     result = found.values["all"]
     assert result["count"] == 28 and result["without_duplicates"]["count"] == 16
     assert "12 of 28 images" in (tmp_path / "out" / "report.html").read_text()
-    from tfdetect.evaluation.result_tables import terminal_table
+    from tfdetect.evaluation.result_tables import format_results
 
-    assert "12 of 28 images are known to the detector" in terminal_table(found.values)
+    assert "12 of 28 images are known to the detector" in format_results(found.values)
     assert result["domain"]["in_domain"]["value"] >= 0.8
 
 

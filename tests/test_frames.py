@@ -14,7 +14,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.data.describe import describe_files
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.evaluation.prediction_tables import terminal
+from tfdetect.evaluation.prediction_tables import format_predictions
 from tfdetect.evaluation.remarks import MANY, frames_sentence, mask_contradiction, remarks
 from tfdetect.imaging.frames import frames_of, may_have_several
 
@@ -112,5 +112,5 @@ def test_remarks_are_a_column_only_where_there_are_any():
             "remarks": Column.texts([remark, None]), "error": Column.texts([None, "damaged"]),
         })  # fmt: skip
 
-    assert "remarks" in terminal(table("first of 2 frames or pages"), ["photo"])
-    assert "remarks" not in terminal(table(""), ["photo"])
+    assert "remarks" in format_predictions(table("first of 2 frames or pages"), ["photo"])
+    assert "remarks" not in format_predictions(table(""), ["photo"])

@@ -28,7 +28,7 @@ from tfdetect.evaluation.intervals import (
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
 from tfdetect.evaluation.prediction_columns import PredictionColumns, ScoredBatch
-from tfdetect.evaluation.result_tables import metric_table, terminal_table
+from tfdetect.evaluation.result_tables import format_results, metric_table
 from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 from tfdetect.evaluation.summary import summary, summary_rows
 
@@ -248,7 +248,7 @@ def test_unseen_generators_are_measured_together():
     assert unseen["metrics"]["accuracy"]["value"] == 0.5
     recall = unseen["metrics"]["recall"]  # none of 200 was found; that does not mean 0 for sure
     assert recall["value"] == recall["low"] == 0 and 0.01 < recall["high"] < 0.03
-    assert "b (unseen)" in terminal_table({"test": found})
+    assert "b (unseen)" in format_results({"test": found})
 
 
 def test_authentic_images_alone_tell_the_false_positive_rate_and_nothing_else():
@@ -261,7 +261,7 @@ def test_authentic_images_alone_tell_the_false_positive_rate_and_nothing_else():
     assert point["fpr"]["value"] == 0.8 and point["tpr"] is None
     assert found["abstention"]["coverage"]["value"] == pytest.approx(0.8)
     assert metric_table(found).rows == [["false positive rate", "0.5000 [0.4314, 0.5686]"]]
-    shown = terminal_table({"test": found})
+    shown = format_results({"test": found})
     assert "false positive rate" in shown and "AUC" not in shown and "recall" not in shown
     assert list(summary({"test": found})) == ["fpr"]
 
@@ -271,7 +271,7 @@ def test_fakes_alone_tell_the_recall_and_nothing_else():
     found = measure(table, run)
     assert found["metrics"] == {"recall": proportion(np.arange(100) >= 50)}
     assert found["operating_points"]["fpr_1"]["fpr"] is None
-    shown = terminal_table({"all": found})
+    shown = format_results({"all": found})
     assert "recall" in shown and "false positive" not in shown.replace("false positives", "")
     assert "precision" not in shown
 

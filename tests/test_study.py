@@ -15,8 +15,8 @@ from tfdetect.generalization.learning_curve import fit_power_law, make_subsets, 
 from tfdetect.generalization.study_report import (
     _curve,
     _variants_verdict,
-    curve_terminal,
-    variants_terminal,
+    format_curve,
+    format_variants,
     write_curve,
     write_variants,
 )
@@ -150,7 +150,7 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
     page = (tmp_path / "out/report.html").read_text()
     assert "unseen parts" in page and "data:image/png" in page
     assert json.loads((tmp_path / "out/curve.json").read_text()) == found
-    assert "0.1" in curve_terminal(found) and "If it goes on so" in curve_terminal(found)
+    assert "0.1" in format_curve(found) and "If it goes on so" in format_curve(found)
 
 
 def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
@@ -177,7 +177,7 @@ def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
         write_variants(values, tmp_path / "out")
         page = (tmp_path / "out/report.html").read_text()
         assert "All trainings" in page and ("Settings" in page) == ("DFT" in settings)
-    assert "model.front_end=spectrum" in variants_terminal(values)
+    assert "model.front_end=spectrum" in format_variants(values)
     two = split_variants(["model.dropout=0; seed=1", "model.dropout=0.5"])
     assert list(two.values()) == [["model.dropout=0", "seed=1"], ["model.dropout=0.5"]]
     named = split_variants(["plain: seed=1", "model.options={stem: 8}"])

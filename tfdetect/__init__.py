@@ -116,7 +116,7 @@ if _missing:
 def _register_layers() -> None:
     """Let Keras find this package's layers in .keras files; it takes 0.1 s."""
     with suppress(ImportError):  # tfdetect-light lacks what some layers need
-        importlib.import_module("tfdetect.models.layers")
+        importlib.import_module("tfdetect.models.register_layers")
 
 
 after_import("keras", _register_layers)

@@ -88,10 +88,10 @@ def main(argv: list[str]) -> None:
     if args.dry_run:
         return _show_plan(results.values)
 
-    from tfdetect.benchmarks.tables import terminal
+    from tfdetect.benchmarks.tables import format_benchmark
 
     for suite in map(load_suite, dict.fromkeys(args.suites)):
-        console.result(terminal(suite, results.values[suite.name], results.keys) + "\n")
+        console.result(format_benchmark(suite, results.values[suite.name], results.keys) + "\n")
         console.result(f"report       {results.reports[suite.name]}")
     console.result(f"leaderboard  {results.leaderboard}")
 

@@ -97,9 +97,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.evaluation.result_tables import terminal_table
+    from tfdetect.evaluation.result_tables import format_results
 
-    console.result(terminal_table(results.values))
+    console.result(format_results(results.values))
     done = "unchanged" if results.run.info == before else "changed, its exports rewritten"
     console.result(f"\nrun     {results.run.path} ({done})")
     console.result(f"report  {results.report}")

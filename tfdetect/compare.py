@@ -39,9 +39,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(found)
 
-    from tfdetect.evaluation.paired import terminal
+    from tfdetect.evaluation.paired import format_compared_runs
 
-    console.result(terminal(found))
+    console.result(format_compared_runs(found))
 
 
 if __name__ == "__main__":

@@ -158,13 +158,13 @@ def _show(args: argparse.Namespace, results: "api.Results") -> None:
         _show_streamed(results.values)
         return console.result(f"\nmetrics {results.report}")
     if args.degrade or args.attack:
-        from tfdetect.evaluation.robustness_report import terminal
+        from tfdetect.evaluation.robustness_report import format_robustness
 
-        console.result(terminal(results.values))
+        console.result(format_robustness(results.values))
     else:
-        from tfdetect.evaluation.result_tables import terminal_table
+        from tfdetect.evaluation.result_tables import format_results
 
-        console.result(terminal_table(results.values))
+        console.result(format_results(results.values))
     console.result(f"\nreport  {results.report}")
 
 

@@ -69,9 +69,9 @@ def main(argv: list[str]) -> None:
         if args.json:
             return console.print_json(found)
 
-        from tfdetect.generalization.clusters import terminal
+        from tfdetect.generalization.clusters import format_clusters
 
-        console.result(terminal(found))
+        console.result(format_clusters(found))
         return console.result(f"\nfigure  {args.output / 'clusters.png'}")
     with cli.continuing("Finished trainings are"):
         results = api.matrix(

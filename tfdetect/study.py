@@ -90,9 +90,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(values)
 
-    from tfdetect.generalization.study_report import curve_terminal, variants_terminal
+    from tfdetect.generalization.study_report import format_curve, format_variants
 
-    console.result(curve_terminal(values) if "points" in values else variants_terminal(values))
+    console.result(format_curve(values) if "points" in values else format_variants(values))
     console.result(f"\nreport  {results.report}")
 
 

@@ -106,9 +106,9 @@ class Predictions(Sequence[dict[str, Any]]):
             yield row | {"path": to_os(row["path"])}
 
     def __str__(self) -> str:
-        from tfdetect.evaluation.prediction_tables import terminal
+        from tfdetect.evaluation.prediction_tables import format_predictions
 
-        return terminal(self._table, self._authentic)
+        return format_predictions(self._table, self._authentic)
 
     def __repr__(self) -> str:
         shown = str(self[:_SHOWN])

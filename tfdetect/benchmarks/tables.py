@@ -115,7 +115,7 @@ def describe_table(table: PublishedTable) -> str:
     return f"{capitalized(names_of(table.metric))}{unit}{ours}."
 
 
-def terminal(suite: Suite, document: SuiteResult, keys: Sequence[str]) -> str:
+def format_benchmark(suite: Suite, document: SuiteResult, keys: Sequence[str]) -> str:
     """Return the results of some runs, and the published tables, as text for the terminal.
 
     Args:

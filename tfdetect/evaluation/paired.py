@@ -309,7 +309,7 @@ def _adjusted(pairs: list[RunPair], *tests: Test) -> list[RunPair]:
     return pairs
 
 
-def terminal(found: RunsCompared) -> str:
+def format_compared_runs(found: RunsCompared) -> str:
     """Return what `compare` found as tables for the terminal."""
     parts = [
         f"All runs were evaluated on {counted(found['count'], 'image')} (brackets: 95% intervals)"

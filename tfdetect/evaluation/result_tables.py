@@ -321,7 +321,7 @@ def tables_of(result: SplitResult) -> list[ResultTable]:
     ]
 
 
-def terminal_table(results: SplitResults) -> str:
+def format_results(results: SplitResults) -> str:
     """Return metrics.json as tables for the terminal, test before validation."""
     lines = []
     for split in ordered(results):

@@ -124,7 +124,7 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
     )  # fmt: skip
 
 
-def terminal(found: RobustnessResult) -> str:
+def format_robustness(found: RobustnessResult) -> str:
     """Return the results as a table for the terminal."""
     headers, rows = _rows(found)
     return "\n".join([

@@ -136,7 +136,7 @@ def write_clusters(source: str, output: Path) -> ClusterResult:
     return found
 
 
-def terminal(found: ClusterResult) -> str:
+def format_clusters(found: ClusterResult) -> str:
     """Return what `write_clusters` found as tables for the terminal."""
     names = found["order"]
     tables: dict[str, Sequence[Sequence[float | None]]]

@@ -65,7 +65,7 @@ def fit_sentence(values: CurveResult) -> str:
     )
 
 
-def curve_terminal(values: CurveResult) -> str:
+def format_curve(values: CurveResult) -> str:
     """Return a learning curve as text for the terminal."""
     heads, rows = curve_rows(values)
     return f"{console.format_table(rows, heads)}\n{fit_sentence(values)}"
@@ -183,7 +183,7 @@ def seed_rows(values: VariantsResult) -> Rows:
     return ["variant", "seed", *(NAMES[name] for name in metrics)], rows
 
 
-def variants_terminal(values: VariantsResult) -> str:
+def format_variants(values: VariantsResult) -> str:
     """Return a comparison of variants as text for the terminal."""
     return "\n\n".join(
         console.format_table(rows, heads)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_OVERLAP = 4  # neighboring tiles overlap by at least a side divided by this
-_CHUNK = 16  # tiles processed at a time, so that memory does not grow with the image
+from tfdetect.core.data_settings import TILE_BATCH, TILE_OVERLAP
 
 
 def by_tiles(
@@ -37,11 +36,12 @@ def by_tiles(
         return tf.slice(images, corner, [1, *size, images.shape[-1]])[0]
 
     def step(begin: tf.Tensor, outputs: tf.TensorArray, maps: tf.TensorArray) -> tuple:
-        numbers = tf.range(begin, tf.minimum(begin + _CHUNK, count * down * across))
+        numbers = tf.range(begin, tf.minimum(begin + TILE_BATCH, count * down * across))
         spec = tf.TensorSpec([*size, images.shape[-1]], images.dtype)
         output, predicted = predict(tf.map_fn(cut, numbers, fn_output_signature=spec))
-        chunk = begin // _CHUNK
-        return begin + _CHUNK, outputs.write(chunk, output), maps.write(chunk, predicted[..., 0])
+        chunk = begin // TILE_BATCH
+        outputs, maps = outputs.write(chunk, output), maps.write(chunk, predicted[..., 0])
+        return begin + TILE_BATCH, outputs, maps
 
     arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in range(2)]
     _, outputs, maps = tf.while_loop(
@@ -73,7 +73,7 @@ def _enlarge(images: tf.Tensor, size: tuple[int, int], policy: str) -> tuple[lis
 
 def _starts(length: tf.Tensor, side: int) -> tf.Tensor:
     """Return where tiles begin, evenly spaced, int32 [n]."""
-    slack, step = length - side, side - side // _OVERLAP
+    slack, step = length - side, side - side // TILE_OVERLAP
     count = 1 + -(-slack // step)
     starts = tf.linspace(0.0, tf.cast(slack, tf.float32), count)
     return tf.cast(tf.round(starts), tf.int32)
@@ -98,7 +98,7 @@ def _join(
 
 def _blend(starts: tf.Tensor, side: int, length: tf.Tensor) -> tuple:
     """Return for each position along a side its index in two tiles and the second's weight."""
-    fade = max(1, side // _OVERLAP)
+    fade = max(1, side // TILE_OVERLAP)
     position = tf.range(length)
     # The second tile takes over in the middle of each overlap.
     begins = (starts[1:] + starts[:-1] + side - fade) // 2

@@ -4,11 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfdetect.core.data_settings import TOP_PIXELS
+from tfdetect.core.data_settings import TILE_BATCH, TILE_OVERLAP, TOP_PIXELS
 from tfdetect.core.probability import EPSILON
-
-OVERLAP = 4  # neighboring tiles overlap by at least a side divided by this
-CHUNK = 16  # tiles processed at a time, so that memory does not grow with the image
 
 
 def by_tiles(
@@ -38,13 +35,14 @@ def by_tiles(
     rows, columns = (tile_starts(image.shape[axis], size[axis]) for axis in (0, 1))
     corners = [(row, column) for row in rows for column in columns]
     outputs, maps = [], []
-    for begin in range(0, len(corners), CHUNK):
-        tiles = [image[y : y + size[0], x : x + size[1]] for y, x in corners[begin : begin + CHUNK]]
+    for begin in range(0, len(corners), TILE_BATCH):
+        end = min(begin + TILE_BATCH, len(corners))
+        tiles = [image[y : y + size[0], x : x + size[1]] for y, x in corners[begin:end]]
         output, predicted = predict(np.stack(tiles))
         outputs.append(output)
         maps.append(predicted)
         if on_tiles is not None:
-            on_tiles(min(begin + CHUNK, len(corners)), len(corners))
+            on_tiles(end, len(corners))
     tiled = np.concatenate(maps).reshape(len(rows), len(columns), *size)
     whole = _join(tiled, rows, columns, image.shape[0], image.shape[1])
     return np.concatenate(outputs), whole[top : top + height, left : left + width]
@@ -95,7 +93,7 @@ def _enlarge(image: np.ndarray, size: tuple[int, int], policy: str) -> tuple[lis
 
 def tile_starts(length: int, side: int) -> np.ndarray:
     """Return where tiles begin along a side, evenly spaced, int64 [n]."""
-    slack, step = length - side, side - side // OVERLAP
+    slack, step = length - side, side - side // TILE_OVERLAP
     count = 1 + -(-slack // step)
     return np.rint(np.linspace(0.0, slack, count, dtype=np.float32)).astype(np.int64)
 
@@ -115,7 +113,7 @@ def _join(
 
 def _blend(starts: np.ndarray, side: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each position along a side its index in two tiles and the second's weight."""
-    fade = max(1, side // OVERLAP)
+    fade = max(1, side // TILE_OVERLAP)
     position = np.arange(length)
     begins = (starts[1:] + starts[:-1] + side - fade) // 2  # in the middle of each overlap
     begun = np.searchsorted(begins, position, side="right")

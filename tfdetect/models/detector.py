@@ -336,7 +336,7 @@ def load_backbone(backbone: keras.Model, path: Path, name: str) -> None:
             f"model.weights: there is no run and no .keras file at {path}. Train one first, or "
             "set another path."
         )
-    import tfdetect.models.layers  # noqa: F401
+    import tfdetect.models.register_layers  # noqa: F401
 
     try:
         source = keras.saving.load_model(file, compile=False)

@@ -33,7 +33,7 @@ def load_detector(run: Run) -> keras.Model:
     if (run.path / "experiment.yaml").is_file():
         run.experiment()  # loads installed plug-ins; others must be loaded already
     plugins.load_listed()
-    import tfdetect.models.layers  # noqa: F401
+    import tfdetect.models.register_layers  # noqa: F401
 
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force

@@ -2,7 +2,7 @@
 
 import {cut, rint} from "./resample.js";
 
-const OVERLAP = 4;  // neighboring tiles overlap by at least a side divided by this
+const OVERLAP = 4;  // TILE_OVERLAP of tfdetect/core/data_settings.py
 const CHUNK = 4;  // tiles that are predicted at a time
 const TOP_PIXELS = 200;  // as in tfdetect/core/data_settings.py
 const EPSILON = 1e-7;  // of a probability, before its logarithm

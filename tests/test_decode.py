@@ -32,7 +32,8 @@ from tfdetect.core.cli import run_command
 from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.data.sources import Files
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
-from tfdetect.imaging.formats import TABLE, ImageError, admitted, format_table, read_header
+from tfdetect.imaging.formats import TABLE, ImageError, format_table
+from tfdetect.imaging.headers import admitted, read_header
 from tfdetect.imaging.pillow import opened, read_rgb, register_heic
 from tfdetect.imaging.read import decode_any, decoding_error
 

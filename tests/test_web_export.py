@@ -16,7 +16,8 @@ from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_info import View
-from tfdetect.imaging.formats import ImageError, read_header
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light import numpy_tiles, resample
 from tfdetect.light.onnx_detector import LightDetector

@@ -21,7 +21,8 @@ from zoo import FILES, make
 from tfdetect.auditing.traits import image_traits
 from tfdetect.data.inspection import inspect_bytes
 from tfdetect.imaging.decode_in_graph import decode_in_graph
-from tfdetect.imaging.formats import ImageError, read_header
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.imaging.read import decode_any, decoding_error
 

@@ -127,7 +127,8 @@ def shipped_detectors(
 
 def _shorter_sides(paths: Sequence[str]) -> dict[str, int | None]:
     """Return the shorter side of each image in pixels; None if it cannot be read."""
-    from tfdetect.imaging.formats import ImageError, size_of
+    from tfdetect.imaging.formats import ImageError
+    from tfdetect.imaging.headers import size_of
 
     sides = list[int | None]()
     with tempfile.TemporaryDirectory() as folder:

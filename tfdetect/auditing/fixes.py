@@ -27,7 +27,8 @@ from tfdetect.core.text import MAX_NAME_BYTES, below, counted, file_name, from_o
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import carve, classes_of, group_fraction
-from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.formats import ImageError, read_bytes
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding, MaskError, decode_mask
 from tfdetect.imaging.pillow import read_rgb
 

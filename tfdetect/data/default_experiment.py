@@ -15,7 +15,8 @@ from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.core.walk import Walk
-from tfdetect.imaging.formats import ImageError, size_of
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.headers import size_of
 
 PHOTO_SIDE = 200  # pixels: from this median of the shorter sides on, images are photographs
 SMALL, WITH_WEIGHTS, FROM_SCRATCH = "small_images", "photos", "photos_from_scratch"

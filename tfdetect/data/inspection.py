@@ -12,8 +12,9 @@ from tfdetect.core.caches import cache_dir
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data.parallel import ENDED, Paths, read_all, read_cache, write_cache
-from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.frames import frames_of
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.pillow import read_rgb
 
 _RULES = 2  # to be raised whenever the same file would get another row

@@ -17,7 +17,8 @@ from tfdetect.core.caches import cache_dir
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os
 from tfdetect.data.parallel import ENDED, read_all, read_cache, write_cache
-from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.formats import ImageError, read_bytes
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.mask_coding import (
     Detection,
     MaskCoding,

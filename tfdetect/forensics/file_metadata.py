@@ -17,7 +17,8 @@ from PIL.TiffImagePlugin import IFDRational
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import with_extra
 from tfdetect.core.text import printable
-from tfdetect.imaging.formats import ImageError, admitted, read_bytes
+from tfdetect.imaging.formats import ImageError, read_bytes
+from tfdetect.imaging.headers import admitted
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened
 

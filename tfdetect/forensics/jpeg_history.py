@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.imaging.formats import read_bytes, read_header
+from tfdetect.imaging.formats import read_bytes
+from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.jpeg_tables import LIBJPEG_LUMINANCE, jpeg_quality
 from tfdetect.imaging.pillow import opened, read_rgb, turned
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from tfdetect.core.errors import first_line
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import with_extra
-from tfdetect.imaging.formats import Header, ImageError, admitted, check_size, read_bytes
+from tfdetect.imaging.formats import Header, ImageError, check_size, read_bytes
+from tfdetect.imaging.headers import admitted
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -20,8 +20,9 @@ from tfdetect.imaging.decode import (
     refuse,
     turn,
 )
-from tfdetect.imaging.formats import ImageError, admitted
+from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.graph import rare_branch
+from tfdetect.imaging.headers import admitted
 from tfdetect.imaging.pillow import read_rgb
 
 _IN_GRAPH = {"JPEG", "PNG", "WebP"}  # BMP is copied, not decoded: as quick in Pillow

@@ -1,4 +1,4 @@
-// What the header of an image file says, as tfdetect/imaging/formats.py reads it: whether the
+// What the header of an image file says, as tfdetect/imaging/headers.py reads it: whether the
 // pinned decoders may see the file, its size and its orientation. The file's bytes are checked
 // before any of them does.
 

@@ -268,41 +268,64 @@ def _earlier(gray: np.ndarray, steps: np.ndarray) -> tuple[float | None, float, 
         histogram = np.bincount(values.ravel() + _BINS, minlength=2 * _BINS + 1)
         if histogram[_BINS] > 0.98 * histogram.sum():  # almost all are 0: no histogram to speak of
             continue
-        once = _expected(shifted[..., u, v], 1.0, step)
-        best, earlier_step, best_ratio = 0.0, 0, None
-        for candidate in range(2, _MAX_STEP + 1):
-            if candidate == step:
-                continue
-            twice = _expected(shifted[..., u, v], float(candidate), step)
-            ratio = np.log(twice) - np.log(once)
-            gain = float((histogram * ratio).sum() / histogram.sum())
-            if gain > best:
-                best, earlier_step, best_ratio = gain, candidate, ratio
-        gains.append(best)
-        if best_ratio is not None and best > MIN_EVIDENCE / 2:
+        gain, earlier_step, ratio = _likeliest_step(histogram, shifted[..., u, v], step)
+        gains.append(gain)
+        if ratio is not None and gain > MIN_EVIDENCE / 2:
             table[u, v] = earlier_step
-            best_ratio[_BINS] = 0.0  # flat blocks, whose coefficients are all 0, say nothing
-            ratios.append(best_ratio[values + _BINS])
+            ratio[_BINS] = 0.0  # flat blocks, whose coefficients are all 0, say nothing
+            ratios.append(ratio[values + _BINS])
     if len(gains) < 2:
         return None, 0.0, nowhere
     evidence = float(np.mean(gains))
     if evidence < MIN_EVIDENCE or not ratios:
         return None, evidence, nowhere
-    known = table > 0
-    quality = _nearest_quality(table, known)
-    total = np.sum(ratios, axis=0)
-    padded = _box(total, _BLOCKS)
+    mask = nowhere.copy()
+    pixels = np.repeat(np.repeat(_compressed_once(np.sum(ratios, axis=0)), 8, 0), 8, 1)
+    mask[: pixels.shape[0], : pixels.shape[1]] = pixels
+    quality = _nearest_quality(table, table > 0)
+    return quality, evidence, _large(mask, max(MIN_REGION * mask.size, _WINDOW**2))
+
+
+def _likeliest_step(
+    histogram: np.ndarray, shifted: np.ndarray, step: float
+) -> tuple[float, int, np.ndarray | None]:
+    """Find the quantization step before the file's that explains coefficients of a frequency best.
+
+    Args:
+        histogram: of the file's coefficients, int [2 * _BINS + 1].
+        shifted: coefficients off the grid, as they were before any quantization.
+        step: the file's step.
+
+    Returns:
+        By how much it explains a coefficient better than one compression does, in nats; the step;
+        the logarithmic ratios for each value, [2 * _BINS + 1]. 0, 0 and None if none is better.
+    """
+    once = np.log(_expected(shifted, 1.0, step))
+    best: tuple[float, int, np.ndarray | None] = 0.0, 0, None
+    for candidate in range(2, _MAX_STEP + 1):
+        if candidate == step:
+            continue
+        ratio = np.log(_expected(shifted, float(candidate), step)) - once
+        gain = float((histogram * ratio).sum() / histogram.sum())
+        if gain > best[0]:
+            best = gain, candidate, ratio
+    return best
+
+
+def _compressed_once(ratios: np.ndarray) -> np.ndarray:
+    """Return the blocks that lack the trace of an earlier compression, bool like the ratios.
+
+    Args:
+        ratios: how much likelier two compressions are for each block, logarithmic, [rows, columns].
+    """
+    padded = _box(ratios, _BLOCKS)
     scale = np.median(padded)
-    once_only = (padded < -0.25 * scale) & (scale > 0)
+    once = (padded < -0.25 * scale) & (scale > 0)
     # A region of the photograph itself, whose texture is unusual, is below 0 too, but less so.
-    labels = _components(once_only)
+    labels = _components(once)
     sums = np.bincount(labels.ravel(), padded.ravel())
     means = sums / np.maximum(np.bincount(labels.ravel()), 1)
-    once_only &= (means <= -_MIN_CONTRAST * scale)[labels]
-    pixels = np.repeat(np.repeat(once_only, 8, 0), 8, 1)
-    mask = nowhere.copy()
-    mask[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return quality, evidence, _large(mask, max(MIN_REGION * mask.size, _WINDOW**2))
+    return once & (means <= -_MIN_CONTRAST * scale)[labels]
 
 
 def _expected(values: np.ndarray, first: float, second: float) -> np.ndarray:

@@ -55,24 +55,12 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
     labels = table["label"].to_numpy()
     if sources and by != "generator":
         raise UserError("--leave-sources-out divides generators; leave out --by.")
-    if by in ("generator", "dataset"):
-        found = np.array(table[by].to_pylist(), object)
-        if by == "generator":
-            of_fakes = {name for name, label in zip(found, labels) if label and name}
-            own = found.copy()
-            found = np.array([name if name in of_fakes else None for name in found], object)
-            if orphans := int(((labels > 0) & (found == None)).sum()):  # noqa: E711
-                raise UserError(
-                    f"{catalog.name}: {counted(orphans, 'fake')} without a known generator. Name "
-                    "the "
-                    "generators in the dataset's spec or manifest, or use --by REGEX."
-                )
+    if by == "generator":
+        found = _generators(catalog, labels)
+    elif by == "dataset":
+        found = np.array(table["dataset"].to_pylist(), object)
     else:
-        try:
-            names_found = PathSearch(by).search(table["path"].to_pylist())
-        except ValueError as error:
-            raise UserError(f"--by {by!r}: {error}") from error
-        found = np.array([name if name is None else name or "none" for name in names_found], object)
+        found = _parts_of_paths(table, by)
     splits = np.array(table["split"].to_pylist())
     if not (splits == "test").any():
         raise UserError(
@@ -93,24 +81,56 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
             f"{', '.join(few) or 'none'}). Its fakes have paths like {_example(table)}."
         )
     if sources:
-        _divide_sources(found, own, labels, names, catalog.name)
+        _divide_sources(found, catalog, labels, names)
     return Domains(tuple(names), found, tuple(few))
 
 
+def _generators(catalog: Catalog, labels: np.ndarray) -> np.ndarray:
+    """Return the generator of each image; None for authentic images of no fake's generator.
+
+    Raises:
+        UserError: fakes without a generator.
+    """
+    own = catalog.table["generator"].to_pylist()
+    of_fakes = {name for name, label in zip(own, labels) if label and name}
+    found = np.array([name if name in of_fakes else None for name in own], object)
+    if orphans := int(((labels > 0) & (found == None)).sum()):  # noqa: E711
+        raise UserError(
+            f"{catalog.name}: {counted(orphans, 'fake')} without a known generator. Name the "
+            "generators in the dataset's spec or manifest, or use --by REGEX."
+        )
+    return found
+
+
+def _parts_of_paths(table: pa.Table, expression: str) -> np.ndarray:
+    """Return what a regular expression finds in each path; None without a match.
+
+    Raises:
+        UserError: the expression is invalid.
+    """
+    try:
+        names = PathSearch(expression).search(table["path"].to_pylist())
+    except ValueError as error:
+        raise UserError(f"--by {expression!r}: {error}") from error
+    return np.array([name if name is None else name or "none" for name in names], object)
+
+
 def _divide_sources(
-    found: np.ndarray, own: np.ndarray, labels: np.ndarray, names: list[str], dataset: str
+    found: np.ndarray, catalog: Catalog, labels: np.ndarray, names: list[str]
 ) -> None:
     """Assign each source of authentic images to a generator, in turn; changes `found`.
 
     Raises:
         UserError: authentic images name fewer than two sources.
     """
+    own = np.array(catalog.table["generator"].to_pylist(), object)
     open_ones = (labels == 0) & (found == None)  # noqa: E711
     sources = sorted({str(name) for name in own[open_ones] if name}, key=_natural_order)
     if len(sources) < 2:
         raise UserError(
-            f"--leave-sources-out: the authentic images of {dataset} name {len(sources)} sources. "
-            "Name at least two in the column generator of the manifest, or in the dataset's spec."
+            f"--leave-sources-out: the authentic images of {catalog.name} name {len(sources)} "
+            "sources. Name at least two in the column generator of the manifest, or in the "
+            "dataset's spec."
         )
     for number, source in enumerate(sources):
         found[open_ones & (own == source)] = names[number % len(names)]

@@ -190,19 +190,21 @@ def check_model(model: Model) -> None:
     )
     more = ("mask",) if model.head == "top_pixels" else ()
     _checked(registry.HEADS, model.head, "model.head_options", model.head_options, 4, more)
-    optional = (
-        (registry.FRONT_ENDS, "front_end", "pixels", model.front_end_options, 1),
-        (registry.MASK_HEADS, "mask_head", None, model.mask_options, 3),
-    )
-    for known, part, without, options, positional in optional:
-        key = "model.mask_options" if part == "mask_head" else "model.front_end_options"
-        name = getattr(model, part)
-        if name != without:
-            _checked(known, name, key, options, positional)
-        elif options:
-            raise UserError(
-                f"{key}: there is no {known.kind} to take {', '.join(options)}. Set model.{part}."
-            )
+    if model.front_end != "pixels":
+        _checked(registry.FRONT_ENDS, model.front_end, "model.front_end_options",
+                 model.front_end_options, 1)  # fmt: skip
+    elif model.front_end_options:
+        raise UserError(
+            f"model.front_end_options: there is no front-end to take "
+            f"{', '.join(model.front_end_options)}. Set model.front_end."
+        )
+    if model.mask_head is not None:
+        _checked(registry.MASK_HEADS, model.mask_head, "model.mask_options", model.mask_options, 3)
+    elif model.mask_options:
+        raise UserError(
+            f"model.mask_options: there is no mask head to take {', '.join(model.mask_options)}. "
+            "Set model.mask_head."
+        )
 
 
 def _is_path(weights: str) -> bool:

@@ -184,41 +184,49 @@ def _of_f3net(detector: keras.Model, facts: PublishedFile, state: State) -> Iter
     xceptions = prefixes("block1.skip.weight") or ["FAD_xcep.", "LFS_xcep."]
     for stream, prefix in zip(streams, xceptions):
         if stream != "image":
-            layer = found[stream]
-            shape = layer.filters.shape
-            if stream == "lfs":  # published as [bands, 10, 10]
-                bands, side = shape[1], layer.window
-                shape = (bands, side, side)
-            change = _flat_filters if stream == "lfs" else np.asarray
-            yield Slot(
-                f"{stream}/filters", layer.filters, tuple(shape), change, "",
-                f"{stream.upper()}_head.filters",
-            )  # fmt: skip
-        skips = [f"block{block}.{part}" for block in (1, 2, 3, 12) for part in ("skip", "skipbn")]
-        parts = [layer for model in backbone.layers if model.name.startswith(f"{stream}_blocks")
-                 for layer in model.layers if layer.weights]  # fmt: skip
-        for layer in parts:
-            key = _xception_key(layer.name) or skips.pop(0)
-            yield from _layer(layer, f"{prefix}{key}", title=f"{stream}/")
-    for number, prefix in enumerate(
-        prefixes("FAD_query.weight") or ["mix_block7.", "mix_block12."], 1
-    ):
-        if f"mix{number}_query0" not in found:
-            continue
-        for own, theirs, other in (("0", "FAD", "LFS"), ("1", "LFS", "FAD")):
-            stream = streams[int(own)]
-            yield from _layer(found[f"mix{number}_query{own}"], f"{prefix}{theirs}_query")
-            yield from _layer(found[f"mix{number}_key{own}"], f"{prefix}{theirs}_key")
-            yield from _layer(found[f"mix{number}_{stream}_conv"], f"{prefix}{theirs}_conv")
-            yield from _layer(found[f"mix{number}_{stream}_norm"], f"{prefix}{theirs}_bn")
-            # A published gate is named after the other stream, whose features it scales.
-            gate = found[f"mix{number}_{stream}_gate"]
-            yield Slot(
-                f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma"
-            )
+            yield _f3net_filters(found[stream], stream)
+        yield from _xception(backbone, stream, prefix)
+    mixes = prefixes("FAD_query.weight") or ["mix_block7.", "mix_block12."]
+    for number, prefix in enumerate(mixes, 1):
+        if f"mix{number}_query0" in found:
+            yield from _mix_block(found, f"mix{number}", streams, prefix)
     ends = ("last_linear.weight", "last_linear.1.weight")
     key = next((k[: -len("weight")] for k in state if k.endswith(ends) and "xcep" not in k), "fc.")
     yield from _head(detector, key, len(state.get(f"{key}bias", [0])), facts.fake)
+
+
+def _f3net_filters(layer: layers.Layer, stream: str) -> Slot:
+    """Return the learned filters of the front-end of a stream, "fad" or "lfs"."""
+    name, key = f"{stream}/filters", f"{stream.upper()}_head.filters"
+    if stream == "fad":
+        return Slot(name, layer.filters, tuple(layer.filters.shape), np.asarray, "", key)
+    shape = layer.filters.shape[1], layer.window, layer.window
+    return Slot(name, layer.filters, shape, _flat_filters, "", key)
+
+
+def _xception(backbone: keras.Model, stream: str, prefix: str) -> Iterator[Slot]:
+    """Yield the variables of the Xception of a stream."""
+    skips = [f"block{block}.{part}" for block in (1, 2, 3, 12) for part in ("skip", "skipbn")]
+    parts = [layer for model in backbone.layers if model.name.startswith(f"{stream}_blocks")
+             for layer in model.layers if layer.weights]  # fmt: skip
+    for layer in parts:
+        key = _xception_key(layer.name) or skips.pop(0)
+        yield from _layer(layer, f"{prefix}{key}", title=f"{stream}/")
+
+
+def _mix_block(
+    found: dict[str, layers.Layer], name: str, streams: Sequence[str], prefix: str
+) -> Iterator[Slot]:
+    """Yield the variables of a MixBlock, with one half for each of two streams."""
+    for number, (theirs, other) in enumerate((("FAD", "LFS"), ("LFS", "FAD"))):
+        stream = streams[number]
+        yield from _layer(found[f"{name}_query{number}"], f"{prefix}{theirs}_query")
+        yield from _layer(found[f"{name}_key{number}"], f"{prefix}{theirs}_key")
+        yield from _layer(found[f"{name}_{stream}_conv"], f"{prefix}{theirs}_conv")
+        yield from _layer(found[f"{name}_{stream}_norm"], f"{prefix}{theirs}_bn")
+        # A published gate is named after the other stream, whose features it scales.
+        gate = found[f"{name}_{stream}_gate"]
+        yield Slot(f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma")
 
 
 def _flat_filters(tensor: np.ndarray) -> np.ndarray:

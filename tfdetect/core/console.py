@@ -256,7 +256,7 @@ def progress(
 
 
 @contextmanager
-def quiet(wanted: bool = True) -> Iterator[None]:
+def quiet(wanted: bool) -> Iterator[None]:
     """Show no progress meanwhile, whatever is called, if `wanted`."""
     held = wanted and _active.acquire(blocking=False)
     try:

@@ -38,7 +38,7 @@ class Journal:
         columns: the columns that a row has at least.
     """
 
-    def __init__(self, path: Path, key: str, columns: Sequence[str] = ()):
+    def __init__(self, path: Path, key: str, columns: Sequence[str]):
         self._path, self._key = path, key
         self._columns = {key, *columns}
 

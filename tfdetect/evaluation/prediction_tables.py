@@ -138,7 +138,7 @@ def write_parquet(table: "pa.Table", path: Path) -> None:
         pq.write_table(table, temporary)
 
 
-def format_predictions(table: Table, authentic: Collection[str] = ()) -> str:
+def format_predictions(table: Table, authentic: Collection[str]) -> str:
     """Return predictions as a table for the terminal.
 
     Args:

@@ -29,7 +29,7 @@ class Foreground:
         ModelNotAvailable: a network that the mask maker needs cannot be loaded.
     """
 
-    def __init__(self, maker: str, options: dict[str, Any], background: Background = "gray"):
+    def __init__(self, maker: str, options: dict[str, Any], background: Background):
         several = "together" in signature(registry.MASKS.load(maker)).parameters
         self._maker, self._background = maker, background
         self._options = {**options, **({"together": True} if several else {})}

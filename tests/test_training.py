@@ -20,6 +20,7 @@ from commands import call
 from conftest import SMALL, fit_small, run_at, train_small, write_dataset, write_images
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import find_unfinished, new_run_path, open_run
@@ -464,6 +465,20 @@ def test_an_undefined_auc_is_no_number_and_picks_no_epoch(tmp_path):
         make_plan(str(tmp_path), "demo", ["training.monitor=loss"]), progress=False
     )  # fmt: skip
     assert "no test split" in found.warnings[0]
+
+
+def test_a_long_epoch_says_how_far_it_is_where_there_is_no_bar(monkeypatch, capsys):
+    clock = iter(range(0, 10_000, 50))  # a step takes 50 seconds
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    log = EpochLog(load_experiment("demo").training)
+    log.set_params({"steps": 8})
+    log.on_epoch_begin(0)
+    for step in range(8):
+        log.on_train_batch_end(step, {"loss": 0.25})
+    log.on_epoch_end(0, {"loss": 0.25})
+    *within, end = capsys.readouterr().err.splitlines()
+    assert within == [f"epoch 1/12: {n} of 8 steps (loss 0.2500)" for n in (3, 6)]
+    assert end.startswith("epoch 1/12: loss 0.2500")
 
 
 def test_a_rate_below_its_limit_ends_the_training(folder_dataset, tmp_path):

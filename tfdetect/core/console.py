@@ -147,15 +147,16 @@ class Progress:
 class _Lines(Progress):
     """Progress as plain lines, at sensible intervals, for files, pipes and logs."""
 
-    def __init__(self, *args: Any):
+    def __init__(self, *args: Any, seconds: float, transient: bool):
         super().__init__(*args)
+        self._seconds, self._transient = seconds, transient
         self._began = self._last = time.monotonic()
         self._printed, self._last_done = False, self.done
 
     def _show(self) -> None:
         silent = time.monotonic() - self._last
         tenth = (self.total or 0) / 10
-        if silent < LINE_SECONDS or self.done == self.total:  # `_end` prints the last line
+        if silent < self._seconds or self.done == self.total:  # `_end` prints the last line
             return
         if silent < LONGEST_SILENCE and self.done - self._last_done < tenth:
             return
@@ -167,7 +168,7 @@ class _Lines(Progress):
         self._printed, self._last, self._last_done = True, time.monotonic(), self.done
 
     def _end(self) -> None:
-        if self._printed and self.done != self._last_done:
+        if self._printed and self.done != self._last_done and not self._transient:
             self._print(f", {time.monotonic() - self._began:.0f} s")
 
 
@@ -224,6 +225,7 @@ def progress(
     shown: bool = True,
     delay: float = 1.0,
     transient: bool = False,
+    line_seconds: float = LINE_SECONDS,
 ) -> Iterator[Progress]:
     """Show on stderr how far a long piece of work has come.
 
@@ -236,8 +238,9 @@ def progress(
         unit: what is counted, in the plural, for example "images".
         initial: how many units were done before.
         shown: False shows nothing, as --quiet asks for.
-        delay: seconds after which a bar appears; a plain line appears after 10 seconds.
-        transient: whether a bar disappears at its end.
+        delay: seconds after which a bar appears.
+        transient: whether a bar disappears at its end, and no plain line tells of the end.
+        line_seconds: seconds before a plain line, and between two, at least.
 
     Yields:
         The progress, whose `advance` is to be called.
@@ -247,7 +250,10 @@ def progress(
         yield Progress(*parts)
         return
     bar = is_terminal()
-    display = _Bar(*parts, delay=delay, transient=transient) if bar else _Lines(*parts)
+    display = (
+        _Bar(*parts, delay=delay, transient=transient) if bar
+        else _Lines(*parts, seconds=line_seconds, transient=transient)
+    )  # fmt: skip
     try:
         yield display
     finally:

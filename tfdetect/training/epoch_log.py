@@ -16,6 +16,7 @@ _SHOWN = {
     "loss": "loss", **{monitor.name: monitor.title for monitor in MONITORS.values()},
     "val_log_loss": "validation log-loss",
 }  # fmt: skip
+LINE_SECONDS = 120  # between lines within an epoch, where there is no bar
 
 
 def format_number(value: float) -> str:
@@ -24,7 +25,9 @@ def format_number(value: float) -> str:
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Logs one line per epoch; in a terminal, a progress bar shows the running epoch.
+    """Logs one line per epoch, and how far the running one has come.
+
+    That is a progress bar in a terminal, elsewhere a line every few minutes.
 
     Args:
         training: its number of epochs is shown.
@@ -53,13 +56,11 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.monotonic()
         self._close()
-        if console.is_terminal():
-            self._stack = ExitStack()
-            self._bar = self._stack.enter_context(
-                console.progress(
-                    self.params.get("steps"), self._title(epoch), "steps", transient=True
-                )
-            )
+        self._stack = ExitStack()
+        self._bar = self._stack.enter_context(console.progress(
+            self.params.get("steps"), self._title(epoch), "steps", transient=True,
+            line_seconds=LINE_SECONDS,
+        ))  # fmt: skip
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._bar is not None:

@@ -368,7 +368,7 @@ def test_published_protocols_change_images_as_they_say():
 
     def changed(**settings):
         change = scoring.as_published(Protocol(text="t", source="s", **settings))
-        return change(tf.constant(pixels), tf.constant(0, tf.int64)).numpy()
+        return change(tf.constant(pixels)).numpy()
 
     np.testing.assert_array_equal(changed(crop=20), pixels[5:25, 15:35])
     np.testing.assert_array_equal(changed(crop=40), pixels[:, 5:45])  # shorter sides stay

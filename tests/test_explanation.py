@@ -20,6 +20,7 @@ from tfdetect.core.open_run import open_run
 from tfdetect.core.probability import logit, moved
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
+from tfdetect.evaluation.predictions import CompiledDetector
 from tfdetect.evaluation.verdict_words import (
     changed_by,
     percent,
@@ -28,7 +29,12 @@ from tfdetect.evaluation.verdict_words import (
 )
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page, maps
-from tfdetect.explanation.examination import FEW_REENCODINGS, REENCODINGS, reencodings_of
+from tfdetect.explanation.examination import (
+    FEW_REENCODINGS,
+    REENCODINGS,
+    Examiner,
+    reencodings_of,
+)
 from tfdetect.explanation.maps import (
     FRONT_END,
     Effort,
@@ -101,7 +107,8 @@ def test_maps_do_not_depend_on_how_many_images_go_through_the_network_at_once(mo
     explainer, image = Explainer(detector_of(SMALL, 32)), image_of(32)
     whole = explainer.maps([image], effort=Effort(6, overlap=False))
     passes = []
-    monkeypatch.setattr(maps, "BATCH_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(maps, "FORWARD_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(maps, "GRADIENT_PIXELS", 2 * 32 * 32)
     monkeypatch.setattr(
         explainer, "score",
         lambda views, own=explainer.score: passes.append(len(views[0])) or own(views),
@@ -403,16 +410,18 @@ def test_content_credentials(tmp_path, certificates):
 
 
 def test_the_limit_of_predict_holds_for_its_pages(shared_run, tmp_path, monkeypatch):
-    limits, examine = [], image_page.examine
-    monkeypatch.setattr(image_page, "examine", lambda *a: limits.append(a[3]) or examine(*a))
+    limits = []
+    monkeypatch.setattr(
+        image_page, "Examiner", lambda *given: limits.append(given[2]) or Examiner(*given)
+    )
     Image.fromarray(image_of(90)[0].astype(np.uint8)).save(tmp_path / "suspect.png")
     detector = tfdetect.load(shared_run[0].path)
     found = detector.predict(tmp_path / "suspect.png", pages=tmp_path / "p", max_pixels=9_000)
     assert limits == [9_000] and [page.name for page in found.pages] == ["suspect.html"]
     [row] = found.to_arrow().to_pylist()
-    explainer = Explainer(detector.keras_model)
+    examiner = Examiner(detector.run, CompiledDetector(detector.run, detector.keras_model), 8_000)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 8,000"):
-        examine(shared_run[0], explainer, row, 8_000)
+        examiner.examine(row)
 
 
 def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_path, capsys):
@@ -581,10 +590,7 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
 
 
 def test_a_localizer_tries_few_copies_of_a_large_image():
-    image = keras.Input((8, 8, 3))
-    label, mask = keras.layers.Flatten()(image), image[..., :1]
-    verdicts = keras.Model(image, {"label": label})
-    masks = keras.Model(image, {"label": label, "mask": mask})
-    assert reencodings_of(masks, (3000, 4000)) == FEW_REENCODINGS
-    assert reencodings_of(masks, (800, 1200)) == reencodings_of(verdicts, (3000, 4000))
+    assert reencodings_of(masks=True, size=(3000, 4000)) == FEW_REENCODINGS
+    assert reencodings_of(masks=True, size=(800, 1200)) == REENCODINGS
+    assert reencodings_of(masks=False, size=(3000, 4000)) == REENCODINGS
     assert set(FEW_REENCODINGS.split(",")) < set(REENCODINGS.split(","))

@@ -11,15 +11,21 @@ from PIL import Image, ImageFilter
 
 from tfdetect import api
 from tfdetect.core.cli import run_command
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_info import View
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
-from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.predictions import CompiledDetector, predict_changed, predict_source
 from tfdetect.evaluation.robustness_report import _curves, result_name
+from tfdetect.explanation.examination import REENCODINGS
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
+from tfdetect.imaging.draws import normal_from
+from tfdetect.imaging.geometry import view_parts
+from tfdetect.imaging.partial import Picture, cut, picture_parts
 from tfdetect.models.saving import load_detector
 
 
@@ -96,7 +102,7 @@ def test_images_are_degraded_before_they_are_brought_to_size(shared_run, tmp_pat
     paths = sorted(map(str, root.glob("test/*/*.png")))
     [jpeg] = parse_degradations("jpeg:40")
     detector = load_detector(run)
-    found = predict_source(run, detector, Files(paths), change=jpeg)["p_fake"].to_numpy()
+    found = predict_source(run, detector, Files(paths), change=jpeg.of)["p_fake"].to_numpy()
     written = []
     for number, path in enumerate(paths):
         target = tmp_path / f"{number}.png"
@@ -223,3 +229,120 @@ def test_bands_partition_the_spectrum_and_leave_the_mean():
 def test_bands_are_no_part_of_the_grid():
     assert not [d for d in parse_degradations("grid") if d.kind == "band"]
     assert [d.name for d in parse_degradations("bands")] == [f"band:{n}" for n in range(1, 9)]
+
+
+# ---- parts of changed images
+
+
+def photograph(height, width):
+    """A picture with detail at all scales, whose sides fit no grid."""
+    draw = np.random.default_rng(1)
+    pixels = sum(
+        np.asarray(
+            Image.fromarray(
+                draw.integers(0, 255, (height // step + 2, width // step + 2, 3), np.uint8)
+            ).resize((width, height), Image.Resampling.BICUBIC),
+            np.float32,
+        )
+        for step in (2, 16, 90)
+    )
+    return tf.constant((pixels / 3).astype(np.uint8))
+
+
+ALL_KINDS = [*SETS["grid"], *SETS["bands"], "side:300"]
+
+
+@pytest.mark.parametrize("name", ALL_KINDS)
+def test_a_part_of_a_degraded_image_is_cut_out_of_the_whole_one(name):
+    image, number = photograph(453, 611), tf.constant(5, tf.int64)
+    [degradation] = parse_degradations(name)
+    whole = degradation(image, number).numpy()
+    picture = degradation.of(Picture.of(image), number)
+    height, width = whole.shape[:2]
+    np.testing.assert_array_equal(picture.size, (height, width))
+    parts = [
+        (height // 3, width // 4, height // 2, width // 3), (0, 0, 20, width), (0, width - 9, 7, 9),
+        (height - 1, width - 1, 1, 1), (height - 31, 3, 31, 50),
+    ]  # fmt: skip
+    for top, left, tall, wide in parts:
+        found = picture.read(tf.constant([top, left]), tf.constant([tall, wide])).numpy()
+        np.testing.assert_array_equal(found, whole[top : top + tall, left : left + wide])
+
+
+EQUALIZED = Equalize(side=128, quality=(80, 95))
+VIEWS = {
+    "middle, equalized": [View(size=(64, 64), policy="crop", equalize=EQUALIZED)],
+    "nine windows of the middle": [
+        View(size=(48, 48), policy="window_pad", crops=9, equalize=EQUALIZED)
+    ],
+    "window": [View(size=(96, 80), policy="window_tile")],
+    "larger than the image": [View(size=(640, 704), policy="window_pad")],
+    "two middles": [
+        View(size=(64, 64), policy="stretch", equalize=EQUALIZED),
+        View(size=(90, 90), policy="window_pad"),
+    ],
+    "whole": [View(size=(64, 64), policy="crop")],
+    "corners": [View(size=(64, 64), policy="window_tile", crops=5)],
+    "middle and whole": [
+        View(size=(64, 64), policy="crop", equalize=EQUALIZED),
+        View(size=(64, 64), policy="pad"),
+    ],
+}
+
+
+@pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
+def test_a_detector_sees_of_a_degraded_part_what_it_sees_of_the_whole(views):
+    for shape in ((453, 611), (100, 340)):
+        image, number = photograph(*shape), tf.constant(0, tf.int64)
+        for change in parse_degradations(REENCODINGS):
+            expected = view_parts(change(image, number), views)
+            found = picture_parts(change.of(Picture.of(image), number), views)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=f"{change.name} {shape}")
+
+
+def test_of_a_degraded_image_no_more_is_computed_than_a_middle_view_reads():
+    """Each pixel of the image that is read is counted."""
+    image, [view] = photograph(1531, 2011), VIEWS["middle, equalized"]
+    for change in parse_degradations(REENCODINGS):
+        read = []
+
+        def counted(start, size, read=read):
+            read.append(int(size[0] * size[1]))
+            return cut(image, start, size)
+
+        picture = Picture(tf.constant([1531, 2011]), counted)
+        picture_parts(change.of(picture, tf.constant(0, tf.int64)), [view])
+        middle = 128**2 * (2.2**2 if ":0.5" in change.name or "social" in change.name else 1.6**2)
+        limit = 1531 * 2011 if change.kind == "webp" else 2 * middle
+        assert 0 < sum(read) <= limit, change.name
+
+
+def test_predictions_of_changed_files_are_those_of_the_changed_image(shared_run, tmp_path):
+    run, _ = shared_run
+    compiled = CompiledDetector(run, load_detector(run))
+    image = photograph(150, 210)
+    Image.fromarray(image.numpy()).save(tmp_path / "image.png")
+    changes = parse_degradations("jpeg:75,scale:0.5,noise:3,social:2")
+    found = list(predict_changed(run, compiled, image, [c.of for c in changes]))
+    for number, (change, p_fake) in enumerate(zip(changes, found, strict=True)):
+        source = Files([str(tmp_path / "image.png")] * (number + 1))
+        table = predict_source(run, compiled, source, change=change.of, progress=False)
+        assert p_fake == pytest.approx(table["p_fake"].to_pylist()[number], abs=1e-6)
+
+
+def test_an_impossible_change_has_no_prediction(shared_run):
+    run, _ = shared_run
+    compiled = CompiledDetector(run, load_detector(run))
+    long = tf.zeros([2, 16_384, 3], tf.uint8)
+    changes = parse_degradations("webp:75,crop:0.9")
+    webp, crop = predict_changed(run, compiled, long, [c.of for c in changes])
+    assert webp is None and 0 <= crop <= 1
+
+
+def test_normal_numbers_can_be_drawn_from_any_one_on():
+    seed = tf.constant([7, 3], tf.int32)
+    every = tf.random.stateless_normal([403], seed).numpy()
+    for first in (0, 1, 4, 57, 398):
+        found = normal_from(seed, tf.constant(first, tf.int64), tf.constant([5]))
+        np.testing.assert_array_equal(found, every[first : first + 5])

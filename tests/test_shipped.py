@@ -129,7 +129,7 @@ def test_verdicts_of_all_detectors_are_shown_before_the_first_page(tmp_path, cap
     small_run_for_photographs(tmp_path, monkeypatch)
     printed = {}
 
-    def explain_files(run, detector, table, pages, failed, max_pixels):
+    def explain_files(run, detector, table, pages, failed, max_pixels, on_step):
         assert len(table["path"].to_pylist()) == len(pages) == 1
         assert Path(table["path"].to_pylist()[0]).is_file()
         printed[run.name] = capsys.readouterr().out

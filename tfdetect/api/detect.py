@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfdetect.api.given_images import GivenImages, Image
     from tfdetect.core.files import FailedWrites
     from tfdetect.evaluation.overlays import MaskWriter
+    from tfdetect.evaluation.predictions import CompiledDetector
     from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.spark.predict_table import WrittenPredictions
 
@@ -201,10 +202,13 @@ class Detector:
             def explained() -> Predictions:
                 written = []
                 if pages is not None:
-                    made = self._explain(table, given, user_path(pages), failed, max_pixels)
                     count = len(given.paths)
-                    shown = console.track(made, "explaining", count, "images", shown=progress)
-                    written = list(shown)
+                    with console.progress(count, "explaining", "images", shown=progress) as bar:
+                        for page in self._explain(
+                            table, given, user_path(pages), failed, max_pixels, bar.set_step
+                        ):
+                            written.append(page)
+                            bar.advance()
                     storage.publish(user_path(pages))
                 return Predictions(rows, written, failed.reasons, authentic)
 
@@ -271,20 +275,33 @@ class Detector:
             from tfdetect.light.onnx_predictions import predict_files as predict_light
 
             return partial(predict_light, self._light_detector)
-        detector = self.keras_model
-        from tfdetect.evaluation.predictions import CompiledDetector, predict_files
+        compiled = self._compiled
+        from tfdetect.evaluation.predictions import predict_files
 
-        return partial(predict_files, self.run, CompiledDetector(self.run, detector))
+        return partial(predict_files, self.run, compiled)
 
     def _explain(
-        self, table: Table, given: GivenImages, folder: Path, failed: FailedWrites, max_pixels: int
+        self,
+        table: Table,
+        given: GivenImages,
+        folder: Path,
+        failed: FailedWrites,
+        max_pixels: int,
+        on_step: Callable[[str], None],
     ) -> Iterator[Path]:
         """Write a page for each image; yield those that are written."""
         from tfdetect.evaluation.overlays import output_names
         from tfdetect.explanation.image_page import explain_files
 
         pages = [folder / f"{name}.html" for name in output_names(given.paths)]
-        return explain_files(self.run, self.keras_model, table, pages, failed, max_pixels)
+        return explain_files(self.run, self._compiled, table, pages, failed, max_pixels, on_step)
+
+    @cached_property
+    def _compiled(self) -> CompiledDetector:
+        model = self.keras_model  # loads TensorFlow with its messages off
+        from tfdetect.evaluation.predictions import CompiledDetector
+
+        return CompiledDetector(self.run, model)
 
     @cached_property
     def _light_detector(self) -> LightDetector | None:

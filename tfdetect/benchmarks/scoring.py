@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from tfdetect.data.sources import image_source
 from tfdetect.evaluation.evaluate_run import complete, mask_truth
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.equalize import equalize
+from tfdetect.imaging.partial import of_whole
 from tfdetect.imaging.resampling import antialiased, to_uint8
 from tfdetect.models.saving import load_detector
 
@@ -206,17 +207,20 @@ def device() -> str:
 
 
 def _change(suite: Suite, protocol: ProtocolName, settings: Equalize) -> Change | None:
-    if protocol == PUBLISHED:
-        return as_published(suite.protocol)
-    return lambda image, number: equalize(image, settings)
+    if protocol != PUBLISHED:
+        return lambda picture, number: of_whole(lambda image: equalize(image, settings), picture)
+    published = as_published(suite.protocol)
+    if published is None:
+        return None
+    return lambda picture, number: of_whole(published, picture)
 
 
-def as_published(protocol: Protocol) -> Change | None:
+def as_published(protocol: Protocol) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """Return what a published protocol does to images; None for nothing."""
     if not (protocol.stretch or protocol.shorter_side or protocol.crop):
         return None
 
-    def change(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def change(image: tf.Tensor) -> tf.Tensor:
         height, width = tf.unstack(tf.shape(image)[:2])
         if protocol.stretch:
             image = _resized(image, [protocol.stretch] * 2, protocol.antialias)

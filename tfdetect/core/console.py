@@ -133,6 +133,10 @@ class Progress:
             self.note = printable(text)
             self._show()
 
+    def set_step(self, text: str) -> None:
+        """Show `text` behind the bar: what is being done of a unit that takes long."""
+        self.set_note(text)
+
     def _show(self) -> None:
         """Update the display; the silent display does nothing."""
 
@@ -152,6 +156,12 @@ class _Lines(Progress):
         self._seconds, self._transient = seconds, transient
         self._began = self._last = time.monotonic()
         self._printed, self._last_done = False, self.done
+
+    def set_step(self, text: str) -> None:
+        with self._lock:
+            self.note = printable(text)
+            if time.monotonic() - self._last >= LINE_SECONDS:
+                self._print()
 
     def _show(self) -> None:
         silent = time.monotonic() - self._last

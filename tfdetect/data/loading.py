@@ -17,6 +17,7 @@ from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.facts_in_graph import facts_in_graph
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, view_parts, window
 from tfdetect.imaging.graph import rare_branch, traced_as_written
+from tfdetect.imaging.partial import Picture, picture_parts
 from tfdetect.imaging.read import decode_any
 
 WORKERS = len(allowed_cores())  # files or batches processed at a time
@@ -27,8 +28,8 @@ MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
 WINDOW_DRAWS = 2**31 - 1
 EQUALIZE_DRAWS = 2**31 - 3
 
-# Changes a decoded image, uint8 [H, W, 3], given its number, int64.
-Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Changes a decoded image, given its number, int64.
+Change = Callable[[Picture, tf.Tensor], Picture]
 
 
 def fit_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -194,7 +195,7 @@ def view_dataset(
         source: the encoded images.
         views: size, resize policy and number of crops of each view.
         batch_size: number of images in a batch; the last one may be smaller.
-        change: applied to each decoded image before anything else.
+        change: applied to each decoded image before anything else, as far as a view reads it.
         facts: whether to return what is known of each image besides its pixels.
 
     Returns:
@@ -208,9 +209,11 @@ def view_dataset(
         data = source.load(item)
         image = decode_any(data, source.max_pixels)
         known = (facts_in_graph(data, image),) if facts else ()
-        image = change(image, index) if change else image
-        parts = tuple(view_parts(image, views))
-        return index, parts, *known
+        if change:
+            parts = picture_parts(change(Picture.of(image), index), views)
+        else:
+            parts = view_parts(image, views)
+        return index, tuple(parts), *known
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -238,7 +241,7 @@ def native_images(
         image = decode_any(data, source.max_pixels)
         facts = facts_in_graph(data, image)
         if change:
-            image = change(image, index)
+            image = change(Picture.of(image), index).whole()
         if masks is None:
             return index, image, tf.zeros_like(image[..., :1]), facts
         return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2]), facts

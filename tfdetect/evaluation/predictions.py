@@ -1,6 +1,6 @@
 """Runs a detector over images: one row for each, also for those that cannot be read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -23,6 +23,8 @@ from tfdetect.evaluation.prediction_columns import (
     rows_kept,
 )
 from tfdetect.evaluation.remarks import with_remarks
+from tfdetect.evaluation.verdicts import calibrated
+from tfdetect.imaging.partial import Picture, picture_parts
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
 
@@ -42,13 +44,14 @@ class CompiledDetector:
             images.
 
     Attributes:
+        model: the detector.
         predicts_masks: whether the detector predicts masks.
         views, images: computes `Scores`, of the views of images, or of images of one size at their
             own size, [B, H, W, 3]; for detectors with masks.
     """
 
     def __init__(self, run: Run, detector: keras.Model, features: bool | None = None):
-        self.predicts_masks = predicts_masks(detector)
+        self.model, self.predicts_masks = detector, predicts_masks(detector)
         if run.info.domain is not None if features is None else features:
             detector = with_features(detector)
 
@@ -152,6 +155,38 @@ def predict_source(
     errors = _errors(columns, source, " or its mask" if truth else "")
     table = columns.table(errors, own_validation=own_validation).to_arrow()
     return table.append_column("logit", Column(columns.logits, columns.missing).to_arrow())
+
+
+def predict_changed(
+    run: Run, detector: CompiledDetector, image: tf.Tensor, changes: Iterable[Change]
+) -> Iterator[float | None]:
+    """Yield P(fake) of an image after each of some changes.
+
+    A change is made as far as the detector reads the image, one after the other, so that the memory
+    does not grow with their number.
+
+    Args:
+        run: says how images are viewed and calibrated.
+        detector: the run's compiled model.
+        image: uint8 [H, W, 3].
+        changes: the changes, which get the numbers 0, 1, ...
+
+    Yields:
+        P(fake); None where a change is impossible, such as WebP of more than 16,383 pixels a side.
+    """
+    for number, change in enumerate(changes):
+        try:
+            with tf.device("CPU:0"):  # as in a pipeline: other devices round differently
+                picture = change(Picture.of(image), tf.constant(number, tf.int64))
+                if detector.predicts_masks:
+                    given = picture.whole()[None]
+                else:
+                    given = tuple(part[None] for part in picture_parts(picture, run.views))
+        except (tf.errors.OpError, ValueError):
+            yield None
+            continue
+        score = detector.images if detector.predicts_masks else detector.views
+        yield float(calibrated(score(given).table.numpy(), run.calibration)[:, 1:].sum())
 
 
 def _compiled(run: Run, detector: keras.Model | CompiledDetector) -> CompiledDetector:

@@ -70,7 +70,7 @@ def measure_robustness(
     compiled = CompiledDetector(run, detector)  # compiled once
     fake = rows["label"].to_numpy() > 0
     changes: dict[str, dict[str, Any]] = {UNDEGRADED: {}}
-    changes |= {degradation.name: {"change": degradation} for degradation in degradations}
+    changes |= {degradation.name: {"change": degradation.of} for degradation in degradations}
     if attacks:
         attacker = Attacker(run, detector)
         changes |= {attack.name: {"alter": _altering(attacker, attack, fake)} for attack in attacks}

@@ -30,8 +30,9 @@ def attention(
         float32 [*size], mean 1; None if the model has no attention.
     """
     found: list[tf.Tensor] = []
-    with _recording(model, found):
-        run()
+    with _recording(model, found) as layers:
+        if layers:
+            run()
     blocks = [a.numpy().astype(np.float64).mean(1) for a in found]  # over heads: [windows, q, k]
     if not blocks:
         return None
@@ -88,8 +89,12 @@ def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, 
 
 
 @contextmanager
-def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
-    """Add the attention [windows, heads, q, k] of every layer to `found` while it is open."""
+def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[int]:
+    """Add the attention [windows, heads, q, k] of every layer to `found` while it is open.
+
+    Yields:
+        The number of these layers.
+    """
     changed = []
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.MultiHeadAttention):
@@ -100,7 +105,7 @@ def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
     for layer, name, function in changed:
         object.__setattr__(layer, name, function)
     try:
-        yield
+        yield len(changed)
     finally:
         for layer, name, _ in changed:
             object.__delattr__(layer, name)

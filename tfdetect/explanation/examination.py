@@ -2,22 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
-from tfdetect.core.text import from_os, to_os
-from tfdetect.data.sources import Files
-from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent
+from tfdetect.core.text import to_os
+from tfdetect.evaluation.predictions import CompiledDetector, predict_changed
+from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent, reencoding
 from tfdetect.evaluation.verdicts import shown_mask
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle_window, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
@@ -25,7 +24,6 @@ from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import view_parts, window
 from tfdetect.imaging.read import decode_any
-from tfdetect.models.inference import predict_images, predicts_masks
 
 REENCODINGS = (
     "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
@@ -80,45 +78,66 @@ class Examination:
         return changed_by(run, self.row["p_fake"], self.reencoded)
 
 
-def examine(
-    run: Run, explainer: Explainer, row: dict[str, Any], max_pixels: int = MAX_PIXELS
-) -> Examination:
-    """Examine one image.
+class Examiner:
+    """Examines images with one detector, which is compiled once.
 
     Args:
         run: the run.
-        explainer: the explainer of its detector.
-        row: a row of `predict_files`, of a file that could be read.
-        max_pixels: the `max_pixels` of that call.
+        detector: its compiled model.
+        max_pixels: images with more pixels are refused.
     """
-    path = Path(to_os(row["path"]))
-    content = tf.io.read_file(os.fsencode(path))
-    image = decode_any(content, max_pixels)
-    detector, altered = explainer.detector, None
-    if predicts_masks(detector):
-        altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
-        altered = shown_mask(altered, row["p_fake"], run.mask_threshold)
-    image = image.numpy()
-    views, view = _views(run, image, altered)
-    view_image = middle_window(views[view]).astype(np.uint8)
-    maps = explainer.maps(views, view)
-    front_end = None
-    if len(run.views) == 1:
-        features = feature_maps(detector)(view_image[None].astype(np.float32))
-        front_end = features[FRONT_END][0] if FRONT_END in features else None
-    differences = training_differences(run, row, image.shape[:2], format_of(path))
-    return Examination(
-        path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
-        altered=altered,
-        reencoded=_reencode(
-            run, detector, path, reencodings_of(detector, image.shape[:2]), max_pixels
-        ),
-        facts=read_metadata(path, max_pixels),
-        evidence=evidence(path, [(run, row)], image, max_pixels),
-        differences=differences,
-        shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
-        view=view, front_end=front_end, maps=maps, sanity=explainer.sanity(views, maps, view),
-    )  # fmt: skip
+
+    def __init__(self, run: Run, detector: CompiledDetector, max_pixels: int = MAX_PIXELS):
+        self.run, self._detector, self._max_pixels = run, detector, max_pixels
+        self._explainer = Explainer(detector.model, run.info.members)
+        self._front_end = feature_maps(detector.model) if len(run.views) == 1 else None
+
+    def examine(
+        self, row: dict[str, Any], on_step: Callable[[str], None] = lambda _: None
+    ) -> Examination:
+        """Examine one image.
+
+        Args:
+            row: a row of `predict_files`, of a file that could be read.
+            on_step: called with what is done next, in a few words.
+        """
+        run, path = self.run, Path(to_os(row["path"]))
+        on_step("reading")
+        content = tf.io.read_file(os.fsencode(path))
+        decoded, altered = decode_any(content, self._max_pixels), None
+        image = decoded.numpy()
+        if self._detector.predicts_masks:
+            on_step("mask")
+            altered = self._detector.images(decoded[None]).masks.numpy()[0, ..., 0]
+            altered = shown_mask(altered, row["p_fake"], run.mask_threshold)
+        views, view = _views(run, image, altered)
+        view_image = middle_window(views[view]).astype(np.uint8)
+        maps = self._explainer.maps(views, view, on_step=on_step)
+        front_end = None
+        if self._front_end is not None:
+            features = self._front_end(view_image[None].astype(np.float32))
+            front_end = features[FRONT_END][0] if FRONT_END in features else None
+        on_step("test of the maps")
+        sanity = self._explainer.sanity(views, maps, view)
+        names = reencodings_of(self._detector.predicts_masks, image.shape[:2])
+        reencoded = {}
+        changes = parse_degradations(names)
+        scores = predict_changed(run, self._detector, decoded, [c.of for c in changes])
+        for change in changes:
+            on_step(reencoding(change.name))
+            p_fake = next(scores)
+            if p_fake is not None:
+                reencoded[change.name] = p_fake
+        on_step("evidence")
+        differences = training_differences(run, row, image.shape[:2], format_of(path))
+        return Examination(
+            path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
+            altered=altered, reencoded=reencoded, facts=read_metadata(path, self._max_pixels),
+            evidence=evidence(path, [(run, row)], image, self._max_pixels),
+            differences=differences,
+            shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
+            view=view, front_end=front_end, maps=maps, sanity=sanity,
+        )  # fmt: skip
 
 
 def training_differences(
@@ -177,25 +196,15 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
     )
 
 
-def reencodings_of(detector: keras.Model, size: tuple[int, int]) -> str:
-    """Return the re-encodings that are tried of an image of this height and width."""
-    few = predicts_masks(detector) and size[0] * size[1] > MANY_PIXELS
+def reencodings_of(masks: bool, size: tuple[int, int]) -> str:
+    """Return the re-encodings that are tried of an image.
+
+    Args:
+        masks: whether the detector predicts masks, for which it reads the whole image.
+        size: height and width in pixels.
+    """
+    few = masks and size[0] * size[1] > MANY_PIXELS
     return FEW_REENCODINGS if few else REENCODINGS
-
-
-def _reencode(
-    run: Run, detector: keras.Model, path: Path, names: str, max_pixels: int
-) -> dict[str, float]:
-    """Return P(fake) of an image after each of these re-encodings."""
-    changes = parse_degradations(names)
-
-    def change(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]
-        return tf.switch_case(tf.cast(index, tf.int32), branches)
-
-    source = Files([from_os(path)] * len(changes), max_pixels=max_pixels)
-    table = predict_source(run, detector, source, len(changes), progress=False, change=change)
-    return {c.name: p for c, p in zip(changes, table["p_fake"].to_pylist()) if p is not None}
 
 
 def views_of_image(run: Run, image: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Writes a self-contained HTML page about one suspect image, for readers outside the field."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from html import unescape
 from pathlib import Path
 
-import keras
 import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
@@ -23,6 +23,7 @@ from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import evidence_pictures, overlay
+from tfdetect.evaluation.predictions import CompiledDetector
 from tfdetect.evaluation.run_description import (
     adaptation_sentence,
     chosen_on,
@@ -37,8 +38,8 @@ from tfdetect.evaluation.verdict_words import (
     stability_sentence,
 )
 from tfdetect.explanation import wording
-from tfdetect.explanation.examination import Examination, examine
-from tfdetect.explanation.maps import ATTENTION, FRONT_END, Explainer
+from tfdetect.explanation.examination import Examination, Examiner
+from tfdetect.explanation.maps import ATTENTION, FRONT_END
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
 from tfdetect.forensics.evidence import RULE
 
@@ -59,31 +60,38 @@ _MEANINGS = {
 
 def explain_files(
     run: Run,
-    detector: keras.Model,
+    detector: CompiledDetector,
     predictions: pa.Table,
     pages: list[Path],
     failed: FailedWrites,
     max_pixels: int = MAX_PIXELS,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
     """Write a page for each image that could be read; yield the paths of the pages.
 
     Args:
         run: the run.
-        detector: its model.
+        detector: its compiled model.
         predictions: the predictions from `predict_files`.
         pages: where to write each page.
         failed: notes the pages that cannot be written.
         max_pixels: the `max_pixels` of the predictions.
+        on_step: called with what is done next: the name of the image, and a few words.
     """
-    explainer = Explainer(detector, run.info.members)
+    examiner = Examiner(run, detector, max_pixels)
     for row, page in zip(predictions.to_pylist(), pages):
         if row["error"] is not None:
             continue
         with failed.skipping(page):
             page.parent.mkdir(parents=True, exist_ok=True)
-            write_text(page, image_page(run, examine(run, explainer, row, max_pixels)))
+            found = examiner.examine(row, partial(_tell, on_step, Path(row["path"]).name))
+            write_text(page, image_page(run, found))
         if page not in failed.reasons:
             yield page
+
+
+def _tell(on_step: Callable[[str], None], name: str, step: str) -> None:
+    on_step(f"{name}: {step}")
 
 
 def image_page(run: Run, found: Examination) -> str:

@@ -25,7 +25,8 @@ FRONT_END = "front-end"
 ATTENTION = "attention"
 LARGE = 10_000_000  # parameters from which a network gets fewer steps and patches
 BATCH = 32  # images a pass, at most
-BATCH_PIXELS = 2**17  # of a pass, at most: CLIP's gradient takes 0.3 GB for 224 x 224 pixels
+FORWARD_PIXELS = 2**19  # of a pass that computes scores, at most
+GRADIENT_PIXELS = 2**17  # the same with gradients: CLIP's take 0.3 GB for 224 x 224 pixels
 CELLS = 8  # patches of occlusion along a side; neighbors overlap by half
 # Layers of front-ends whose output positions are not image positions.
 _MOVING_LAYERS = ("Spectrum", "LogDCT", "SimplestPatch")
@@ -74,17 +75,24 @@ class Explainer:
         given = detector.inputs if len(detector.inputs) > 1 else detector.inputs[0]
         self._inner = keras.Model(given, outputs)
         # Prepared once, since occlusion alone takes ten passes for an image.
-        self._compiled = tf.function(
-            lambda *views: self._score(self._label(views)), autograph=False,
-            input_signature=[tf.TensorSpec(i.shape, tf.float32) for i in detector.inputs],
-        )  # fmt: skip
+        self._compiled = self._prepared(lambda *views: self._score(self._label(views)))
+        self._slopes: dict[int, tf.types.experimental.PolymorphicFunction] = {}
+
+    def _prepared(self, function: Callable) -> tf.types.experimental.PolymorphicFunction:
+        """Return a function of an image's views that is compiled once."""
+        views = [tf.TensorSpec(i.shape, tf.float32) for i in self.detector.inputs]
+        return tf.function(function, autograph=False, input_signature=views)
 
     def score(self, views: Views) -> np.ndarray:
         """Return the logit of P(fake) before calibration, float32 [B]; see `maps` for the views."""
         return self._compiled(*(tf.convert_to_tensor(v, tf.float32) for v in views)).numpy()
 
     def maps(
-        self, views: Views, view: int = 0, effort: Effort | None = None
+        self,
+        views: Views,
+        view: int = 0,
+        effort: Effort | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
     ) -> dict[str, np.ndarray]:
         """Return every available map of one image.
 
@@ -94,6 +102,7 @@ class Explainer:
             view: which of them to map; the others stay unchanged.
             effort: by default a sixth of the steps, and patches that do not overlap, for a large
                 network.
+            on_step: called with what is computed next, in a few words.
 
         Returns:
             float32 [H, W] by name, of the middle window where there are several. Names are
@@ -101,12 +110,13 @@ class Explainer:
             gradients", "occlusion" and, for transformers, "attention", which has no sign.
         """
         effort = effort or _FINE[self._large]
-        return {
-            **self.grad_cam(views, view),
-            "integrated gradients": self.integrated_gradients(views, view, effort.steps)[0],
-            "occlusion": self.occlusion(views, view, effort.overlap, effort.every),
-            **self.attention(views, view),
-        }
+        found = self.grad_cam(views, view)
+        on_step("integrated gradients")
+        slopes = middle_window(self._integrated(views, view, effort.steps)[None])
+        found["integrated gradients"] = slopes.sum(-1).astype(np.float32)
+        on_step("occlusion")
+        found["occlusion"] = self.occlusion(views, view, effort.overlap, effort.every)
+        return found | self.attention(views, view)
 
     def grad_cam(self, views: Views, view: int = 0) -> dict[str, np.ndarray]:
         """Return Grad-CAM (Selvaraju et al., ICCV 2017) at the last feature map.
@@ -117,9 +127,11 @@ class Explainer:
             float32 [H, W] by name; empty where features have no image positions: those of
             front-ends that transform the image, and class tokens.
         """
+        found: dict[str, np.ndarray] = {}
+        if not self.backbones:
+            return found
         height, width = views[view].shape[-3:-1]
         inputs = [tf.constant(v, tf.float32) for v in views]
-        found = {}
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             for image in inputs:
                 tape.watch(image)
@@ -149,23 +161,39 @@ class Explainer:
             float32 [H, W], summed over colors, and the fraction of the difference of the scores
             that the map's sum misses.
         """
+        total = self._integrated(views, view, steps)
+        both = self._repeated(views, 2)
+        both[view] = tf.concat([views[view], _bare(views[view])], 0)
+        image, bare = self.score(both)
+        gap = float(image - bare)
+        missed = abs(total.sum() - gap) / max(abs(gap), 1e-6)
+        return middle_window(total[None]).sum(-1).astype(np.float32), missed
+
+    def _integrated(self, views: Views, view: int, steps: int) -> np.ndarray:
+        """Return integrated gradients of each value of a view, float64 [(crops,) H, W, 3]."""
         image = views[view].astype(np.float32)
-        base = np.broadcast_to(image.mean((-3, -2), keepdims=True), image.shape)
+        base = _bare(image)
         total = np.zeros(image.shape[1:], np.float64)
         fractions = (np.arange(steps) + 0.5) / steps  # midpoints
         fractions = fractions.reshape(-1, *[1] * (image.ndim - 1))
-        for some in np.array_split(fractions, math.ceil(steps / _batch(views))):
+        for some in np.array_split(fractions, math.ceil(steps / _batch(views, GRADIENT_PIXELS))):
             given = self._repeated(views, len(some))
             given[view] = tf.constant(base + some * (image - base), tf.float32)
+            total += self._slope(given, view).numpy().sum(0) / steps
+        return total * (image - base)[0]
+
+    def _slope(self, views: Sequence[tf.Tensor], view: int) -> tf.Tensor:
+        """Return the gradient of the scores with respect to one of the views."""
+
+        def compute(*given: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(given[view])
                 score = tf.reduce_sum(self._score(self._label(given)))
-            total += tape.gradient(score, given[view]).numpy().sum(0) / steps
-        total *= (image - base)[0]
-        bare = [base if number == view else other for number, other in enumerate(views)]
-        gap = float(self.score(views)[0] - self.score(bare)[0])
-        missed = abs(total.sum() - gap) / max(abs(gap), 1e-6)
-        return middle_window(total[None]).sum(-1).astype(np.float32), missed
+            return tape.gradient(score, given[view])
+
+        if view not in self._slopes:
+            self._slopes[view] = self._prepared(compute)
+        return self._slopes[view](*views)
 
     def occlusion(
         self, views: Views, view: int = 0, overlap: bool = True, every: int = 1
@@ -184,16 +212,18 @@ class Explainer:
         image = views[view].astype(np.float32)
         height, width = image.shape[-3:-1]
         patches = list(cells(height, width, overlap))[::every]
-        before = self.score(views)[0]
         falls, covered = np.zeros((2, height, width), np.float32)
-        batch = _batch(views)
-        for start in range(0, len(patches), batch):
-            some = patches[start : start + batch]
+        changes = [[], *([patch] for patch in patches)]  # the first one is the image itself
+        scores: list[float] = []
+        batch = _batch(views, FORWARD_PIXELS)
+        for start in range(0, len(changes), batch):
+            some = changes[start : start + batch]
             given = self._repeated(views, len(some))
-            given[view] = tf.constant(np.concatenate([flattened(image, [p]) for p in some]))
-            for patch, after in zip(some, self.score(given)):
-                falls[patch] += before - after
-                covered[patch] += 1
+            given[view] = tf.constant(np.concatenate([flattened(image, each) for each in some]))
+            scores.extend(self.score(given))
+        for patch, after in zip(patches, scores[1:]):
+            falls[patch] += scores[0] - after
+            covered[patch] += 1
         return np.divide(falls, covered, out=np.full_like(falls, np.nan), where=covered > 0)
 
     def attention(self, views: Views, view: int = 0) -> dict[str, np.ndarray]:
@@ -261,9 +291,14 @@ def views_of(run: Run, parts: list[np.ndarray]) -> tuple[Views, int]:
     return views, int(np.argmax([np.prod(view.size) for view in run.views]))
 
 
-def _batch(views: Views) -> int:
+def _batch(views: Views, pixels: int) -> int:
     """Return how many copies of one image's views go through the network at once."""
-    return min(BATCH, max(1, BATCH_PIXELS // sum(view[..., 0].size for view in views)))
+    return min(BATCH, max(1, pixels // sum(view[..., 0].size for view in views)))
+
+
+def _bare(view: np.ndarray) -> np.ndarray:
+    """Return images [..., H, W, 3] of the mean color of others."""
+    return np.broadcast_to(view.mean((-3, -2), keepdims=True), view.shape).astype(np.float32)
 
 
 def middle_window(view: np.ndarray) -> np.ndarray:

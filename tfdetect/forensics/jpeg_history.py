@@ -91,13 +91,13 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
         Exception: the image is damaged; Pillow raises many kinds.
     """
     data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
-    stored = _read_luminance(data, max_pixels)
+    stored = _read_stored(data, max_pixels)
     quality, standard = jpeg_quality(stored.tables)
-    size = stored.luminance.shape
+    size = stored.pixels.shape[:2]
     nothing = _upright(np.zeros(size, bool), stored.orientation)
     if min(size) < MIN_SIDE:
         return JpegHistory(quality, standard, None, None, None, nothing, nothing)
-    top, left, part = _center(stored.luminance)
+    top, left, part = _center(stored.pixels)
     votes = _votes(part)
     grid, strength = _main_grid(votes)
     other = np.zeros(part.shape, bool)
@@ -118,22 +118,22 @@ class _Stored(NamedTuple):
     """What a file stores of an image.
 
     Attributes:
-        luminance: float32 [H, W] in 0..255, still to be turned.
+        pixels: luminance uint8 [H, W] or colors uint8 [H, W, 3], still to be turned.
         tables: a JPEG's quantization tables, 64 steps each; none of another file.
         steps: the quantization steps of the luminance, int [8, 8]; None if no table is its own.
         orientation: EXIF's, 1 to 8, by which the luminance is to be turned.
     """
 
-    luminance: np.ndarray
+    pixels: np.ndarray
     tables: dict[int, list[int]]
     steps: np.ndarray | None
     orientation: int
 
 
-def _read_luminance(data: bytes, max_pixels: int) -> _Stored:
-    """Read the luminance: of a JPEG the decoder's own, before any conversion.
+def _read_stored(data: bytes, max_pixels: int) -> _Stored:
+    """Read the pixels: of a JPEG the decoder's own luminance, before any conversion.
 
-    A JPEG in CMYK has none: it is computed from its colors, as of other files.
+    A JPEG in CMYK has none: its colors are read, as of other files.
     """
     with opened(data, max_pixels) as image:
         tables = dict(getattr(image, "quantization", None) or {})
@@ -142,10 +142,8 @@ def _read_luminance(data: bytes, max_pixels: int) -> _Stored:
             image.load()
             if image.mode == "L":
                 steps = np.asarray(tables[min(tables)]).reshape(8, 8)
-                gray = np.asarray(image, np.float32)
-                return _Stored(gray, tables, steps, read_header(data).orientation)
-    rgb = np.asarray(read_rgb(data, max_pixels), np.float32)
-    return _Stored(rgb @ np.array([0.299, 0.587, 0.114], np.float32), tables, None, 1)
+                return _Stored(np.asarray(image), tables, steps, read_header(data).orientation)
+    return _Stored(np.asarray(read_rgb(data, max_pixels)), tables, None, 1)
 
 
 def _upright(mask: np.ndarray, orientation: int) -> np.ndarray:
@@ -153,15 +151,26 @@ def _upright(mask: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(turned(Image.fromarray(mask.astype(np.uint8)), orientation)) > 0
 
 
-def _center(gray: np.ndarray) -> tuple[int, int, np.ndarray]:
-    """Return the corner and pixels of the part that is analyzed, beginning on the file's grid."""
-    height, width = gray.shape
-    if height * width <= MAX_ANALYZED:
-        return 0, 0, gray
-    factor = (MAX_ANALYZED / (height * width)) ** 0.5
-    rows, columns = int(height * factor) // 8 * 8, int(width * factor) // 8 * 8
-    top, left = (height - rows) // 2 // 8 * 8, (width - columns) // 2 // 8 * 8
-    return top, left, gray[top : top + rows, left : left + columns]
+def _center(pixels: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Return the corner of the part that is analyzed, which is on the file's grid.
+
+    Args:
+        pixels: see `_Stored`.
+
+    Returns:
+        Its first row and column, and its luminance, float32 [h, w].
+    """
+    height, width = pixels.shape[:2]
+    top = left = 0
+    if height * width > MAX_ANALYZED:
+        factor = (MAX_ANALYZED / (height * width)) ** 0.5
+        rows, columns = int(height * factor) // 8 * 8, int(width * factor) // 8 * 8
+        top, left = (height - rows) // 2 // 8 * 8, (width - columns) // 2 // 8 * 8
+        pixels = pixels[top : top + rows, left : left + columns]
+    part = pixels.astype(np.float32)
+    if part.ndim == 3:
+        part = part @ np.array([0.299, 0.587, 0.114], np.float32)
+    return top, left, part
 
 
 def _whole(part: np.ndarray, size: tuple[int, ...], top: int, left: int) -> np.ndarray:

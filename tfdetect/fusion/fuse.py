@@ -7,6 +7,7 @@ from tfdetect.core import console
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
@@ -47,8 +48,9 @@ def fuse(
     chosen = settings.fusion
     network = FusionNetwork(members, settings.masks)
     scores = score_members(network, members, catalog, settings.batch_size)
-    fusions = {name: fit_fusion(name, scores["validation"])
-               for name in FUSIONS if name == chosen or _is_cheap(name, members)}  # fmt: skip
+    names = [name for name in FUSIONS if name == chosen or _is_cheap(name, members)]
+    log(f"fitting and comparing {counted(len(names), 'fusion')}: {', '.join(names)}")
+    fusions = {name: fit_fusion(name, scores["validation"]) for name in names}
     comparison = compare_fusions(scores, fusions, members.names, chosen)
     if not comparison.cross_fitted:
         log(
@@ -66,6 +68,7 @@ def fuse(
     # 3. Write the run and the comparison.
     kept = fused.members
     worse = worse_than_best_member(measured)
+    log("measuring the inference cost of the members and of the fused detector")
     warnings = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
     values: FusionResult = {
         **measured,

@@ -95,7 +95,9 @@ def write_fused_run(
         write_info(run)
         formats = [name for member in members.runs for name in exported_formats(member)]
         formats = ["onnx" if name == "onnx_shared" else name for name in formats]
-        export_finished_run(run, list(dict.fromkeys(["saved_model", *formats])), detector)
+        formats = list(dict.fromkeys(["saved_model", *formats]))
+        log(f"exporting {', '.join(formats)}")
+        export_finished_run(run, formats, detector)
         write_report(run.path)
     return read_run(path)
 

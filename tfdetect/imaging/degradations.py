@@ -12,8 +12,10 @@ import tensorflow as tf
 from tfdetect.core.data_settings import RESIZING_BIAS
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.imaging.decode import decode_jpeg
-from tfdetect.imaging.random_degradations import gaussian_blur, webp_again
-from tfdetect.imaging.resampling import antialiased, to_uint8
+from tfdetect.imaging.draws import normal_from
+from tfdetect.imaging.partial import Picture, of_whole
+from tfdetect.imaging.random_degradations import blur_reach, gaussian_blur, webp_again
+from tfdetect.imaging.resampling import antialiased_part, to_uint8
 
 BANDS = 8  # of radial frequency, from 0 to 0.5 cycles per pixel; the last includes the corners
 
@@ -42,7 +44,16 @@ class Degradation:
         Returns:
             uint8 [h, w, 3].
         """
-        return KINDS[self.kind].change(image, self.strength, number)
+        return self.of(Picture.of(image), number).whole()
+
+    def of(self, picture: Picture, number: tf.Tensor) -> Picture:
+        """Return the degraded picture, of which any part can be read.
+
+        Args:
+            picture: the picture.
+            number: int64 scalar, number of the image; noise depends on it alone.
+        """
+        return KINDS[self.kind].change(picture, self.strength, number)
 
 
 @dataclass(frozen=True)
@@ -54,60 +65,92 @@ class Kind:
         low: smallest strength.
         high: largest strength.
         grid: strengths to try, from mild to strong.
-        change: from (image uint8 [H, W, 3], strength, number of the image) to the degraded
-            image uint8 [h, w, 3].
+        change: from (picture, strength, number of the image) to the degraded picture.
     """
 
     text: str
     low: float
     high: float
     grid: tuple[float, ...]
-    change: Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
+    change: Callable[[Picture, float, tf.Tensor], Picture]
 
 
-def _jpeg(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
-    data = tf.io.encode_jpeg(image, quality=round(quality))
-    return decode_jpeg(data)
+_MCU = 16  # pixels: the side of the blocks of a JPEG whose colors have half its resolution
 
 
-def _webp(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
-    again = tf.numpy_function(lambda pixels: webp_again(pixels, round(quality)), [image], tf.uint8)
-    return tf.ensure_shape(again, [None, None, 3])
+def _jpeg(picture: Picture, quality: float, _number: tf.Tensor) -> Picture:
+    def again(pixels: tf.Tensor) -> tf.Tensor:
+        return decode_jpeg(tf.io.encode_jpeg(pixels, quality=round(quality)))
+
+    # Blocks are coded alone, but their colors are interpolated across borders when decoded.
+    return picture.changed(again, reach=_MCU, grid=_MCU)
 
 
-def _scale(image: tf.Tensor, factor: float | tf.Tensor, _number: tf.Tensor) -> tf.Tensor:
-    shape = tf.cast(tf.shape(image)[:2], tf.float32)
-    size = tf.maximum(tf.cast(tf.round(shape * factor), tf.int32), 1)
-    return to_uint8(antialiased(image, size) + RESIZING_BIAS)
+def _webp(picture: Picture, quality: float, _number: tf.Tensor) -> Picture:
+    def again(pixels: tf.Tensor) -> tf.Tensor:
+        made = tf.numpy_function(lambda x: webp_again(x, round(quality)), [pixels], tf.uint8)
+        return tf.ensure_shape(made, [None, None, 3])
+
+    return of_whole(again, picture)
 
 
-def _side(image: tf.Tensor, pixels: float, number: tf.Tensor) -> tf.Tensor:
-    shorter = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
-    return tf.cond(shorter > pixels, lambda: _scale(image, pixels / shorter, number), lambda: image)
+def _scale(picture: Picture, factor: float | tf.Tensor, _number: tf.Tensor) -> Picture:
+    shape = tf.cast(picture.size, tf.float32)
+    after = tf.maximum(tf.cast(tf.round(shape * factor), tf.int32), 1)
+
+    def read(start: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        pixels = antialiased_part(picture.read, picture.size, after, start, size)
+        return to_uint8(pixels + RESIZING_BIAS)
+
+    return Picture(after, read)
 
 
-def _blur(image: tf.Tensor, sigma: float, _number: tf.Tensor) -> tf.Tensor:
-    return to_uint8(gaussian_blur(image[None], tf.constant([sigma], tf.float32), sigma)[0])
+def _side(picture: Picture, pixels: float, number: tf.Tensor) -> Picture:
+    shorter = tf.cast(tf.reduce_min(picture.size), tf.float32)
+    scaled, shrinks = _scale(picture, pixels / shorter, number), shorter > pixels
+
+    def read(start: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        return tf.cond(shrinks, lambda: scaled.read(start, size), lambda: picture.read(start, size))
+
+    return Picture(tf.where(shrinks, scaled.size, picture.size), read)
 
 
-def _noise(image: tf.Tensor, sigma: float, number: tf.Tensor) -> tf.Tensor:
+def _blur(picture: Picture, sigma: float, _number: tf.Tensor) -> Picture:
+    def blurred(pixels: tf.Tensor) -> tf.Tensor:
+        sigmas = tf.constant([sigma], tf.float32)
+        return to_uint8(gaussian_blur(pixels[None], sigmas, sigma)[0])
+
+    return picture.changed(blurred, reach=blur_reach(sigma))
+
+
+def _noise(picture: Picture, sigma: float, number: tf.Tensor) -> Picture:
     seed = tf.stack([tf.cast(number, tf.int32), round(1000 * sigma)])
-    grain = tf.random.stateless_normal(tf.shape(image), seed) * sigma
-    return to_uint8(tf.cast(image, tf.float32) + grain)
+
+    def read(start: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        shape = tf.stack([size[0], picture.size[1], 3])  # whole rows
+        first = tf.cast(start[0], tf.int64) * tf.cast(shape[1] * shape[2], tf.int64)
+        grain = normal_from(seed, first, shape)[:, start[1] : start[1] + size[1]]
+        return to_uint8(tf.cast(picture.read(start, size), tf.float32) + grain * sigma)
+
+    return picture._replace(read=read)
 
 
-def _crop(image: tf.Tensor, fraction: float, _number: tf.Tensor) -> tf.Tensor:
-    shape = tf.shape(image)[:2]
-    size = tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float32) * fraction), tf.int32), 1)
-    top, left = tf.unstack((shape - size) // 2)
-    return image[top : top + size[0], left : left + size[1]]
+def _crop(picture: Picture, fraction: float, _number: tf.Tensor) -> Picture:
+    shape = tf.cast(picture.size, tf.float32)
+    after = tf.maximum(tf.cast(tf.round(shape * fraction), tf.int32), 1)
+    corner = (picture.size - after) // 2
+    return Picture(after, lambda start, size: picture.read(start + corner, size))
 
 
-def _brightness(image: tf.Tensor, factor: float, _number: tf.Tensor) -> tf.Tensor:
-    return to_uint8(tf.cast(image, tf.float32) * factor)
+def _brightness(picture: Picture, factor: float, _number: tf.Tensor) -> Picture:
+    return picture.changed(lambda pixels: to_uint8(tf.cast(pixels, tf.float32) * factor))
 
 
-def _band(image: tf.Tensor, number: float, _number: tf.Tensor) -> tf.Tensor:
+def _band(picture: Picture, number: float, _number: tf.Tensor) -> Picture:
+    return of_whole(lambda image: _without_band(image, number), picture)
+
+
+def _without_band(image: tf.Tensor, number: float) -> tf.Tensor:
     height, width = tf.unstack(tf.shape(image)[:2])
     pixels = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
     down = tf.abs((tf.range(height) + height // 2) % height - height // 2) / height
@@ -120,10 +163,10 @@ def _band(image: tf.Tensor, number: float, _number: tf.Tensor) -> tf.Tensor:
     return to_uint8(tf.transpose(without, [1, 2, 0]))
 
 
-def _social(image: tf.Tensor, times: float, number: tf.Tensor) -> tf.Tensor:
+def _social(picture: Picture, times: float, number: tf.Tensor) -> Picture:
     for step in range(round(times)):
-        image = _jpeg(_scale(image, 0.8, number), 85 - 10 * step, number)
-    return image
+        picture = _jpeg(_scale(picture, 0.8, number), 85 - 10 * step, number)
+    return picture
 
 
 KINDS = {

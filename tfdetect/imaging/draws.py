@@ -69,3 +69,28 @@ def _own(draw: Any, shape: Sequence[int], axis: int) -> tf.Tensor:
     full = [*shape[:axis], part.whole, *shape[axis + 1 :]]
     own = slice(part.start, part.start + part.size)
     return draw(full)[(slice(None),) * axis + (own,)]
+
+
+_PHILOX = 1  # TensorFlow's number of the algorithm
+_STEP = 4  # numbers that Philox draws at once, so that any step can be computed alone
+
+
+def normal_from(seed: tf.Tensor, first: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Return a run of the numbers of `tf.random.stateless_normal`, without those before.
+
+    Args:
+        seed: int32 [2].
+        first: how many of its numbers to skip, int64 scalar.
+        shape: the shape of the result, int32.
+
+    Returns:
+        float32 of that shape: numbers `first` and following of the flattened result of any larger
+        shape.
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    skipped = tf.cast(tf.stack([first // _STEP, 0]), tf.uint64)
+    count, surplus = tf.reduce_prod(shape), tf.cast(first % _STEP, tf.int32)
+    numbers = tf.raw_ops.StatelessRandomNormalV2(
+        shape=[surplus + count], key=key, counter=counter + skipped, alg=_PHILOX
+    )
+    return tf.reshape(numbers[surplus:], shape)

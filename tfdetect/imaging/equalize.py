@@ -34,9 +34,7 @@ def equalize(
         uint8 [h, w, 3]: the decoded crop.
     """
     side, (low, high) = settings.side, settings.quality
-    slack = tf.cast(tf.maximum(tf.shape(image)[:2] - side, 0) // BLOCK, tf.float32)
-    steps = tf.minimum(tf.floor(tf.cast(position, tf.float32) * (slack + 1)), slack)
-    top, left = tf.unstack(tf.cast(steps, tf.int32) * BLOCK)
+    top, left = tf.unstack(equalized_start(tf.shape(image)[:2], side, position))
     crop = image[top : top + side, left : left + side]
     if level is None:
         step = tf.reduce_sum(tf.cast(crop, tf.int32)) % (high - low + 1)
@@ -44,6 +42,21 @@ def equalize(
         step = tf.cast(tf.floor(level * (high - low + 1)), tf.int32)
     data = tf.raw_ops.EncodeJpegVariableQuality(images=crop, quality=low + step)
     return decode_jpeg(data)
+
+
+def equalized_start(
+    size: tf.Tensor, side: int, position: tuple[float, float] | tf.Tensor = (0.5, 0.5)
+) -> tf.Tensor:
+    """Return where the crop of `equalize` begins, int32 [2], down and across.
+
+    Args:
+        size: height and width of the image, int32 [2].
+        side: side of the crop in pixels.
+        position: where the crop lies, down and across, from 0 to 1; 0.5 is the center.
+    """
+    slack = tf.cast(tf.maximum(size - side, 0) // BLOCK, tf.float32)
+    steps = tf.minimum(tf.floor(tf.cast(position, tf.float32) * (slack + 1)), slack)
+    return tf.cast(steps, tf.int32) * BLOCK
 
 
 def equalize_images(images: tf.Tensor, settings: Equalize | None) -> tf.Tensor:

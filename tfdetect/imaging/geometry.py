@@ -136,19 +136,29 @@ def window(
     fractions = tf.unstack(tf.cast(position, tf.float32))
     for axis, (wanted, where) in enumerate(zip(size, fractions), -3):
         length = tf.shape(image)[axis]
-        slack = length - wanted
-        start = tf.cast(tf.floor(where * tf.cast(slack + 1, tf.float32)), tf.int32)
+        start = window_start(length, wanted, where)
         if policy == "window_tile":
-            start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
             image = tf.gather(image, (start + tf.range(wanted)) % length, axis=axis)
             continue
-        before = tf.maximum(-slack, 0) // 2
+        missing = tf.maximum(wanted - length, 0)
         paddings = [[0, 0]] * image.shape.rank
-        paddings[axis] = [before, tf.maximum(-slack, 0) - before]
-        start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
+        paddings[axis] = [missing // 2, missing - missing // 2]
         image = tf.gather(tf.pad(image, paddings), start + tf.range(wanted), axis=axis)
     image.set_shape([*image.shape[:-3], *size, image.shape[-1]])
     return image
+
+
+def window_start(length: tf.Tensor, wanted: int | tf.Tensor, where: float | tf.Tensor) -> tf.Tensor:
+    """Return where a window begins along a side, int32; 0 on a side that is too short.
+
+    Args:
+        length: the side of the image in pixels, int32.
+        wanted: the side of the window.
+        where: its position, from 0 to 1; 0.5 is the center.
+    """
+    slack = length - wanted
+    start = tf.cast(tf.floor(where * tf.cast(slack + 1, tf.float32)), tf.int32)
+    return tf.clip_by_value(start, 0, tf.maximum(slack, 0))
 
 
 def windows(

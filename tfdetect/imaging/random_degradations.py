@@ -177,19 +177,24 @@ def random_blur(
     return change_some(images, seed, probability, blur)
 
 
+def blur_reach(max_sigma: float) -> int:
+    """Return how far the kernel of `gaussian_blur` extends: four standard deviations, in pixels."""
+    return min(max(1, math.ceil(4 * max_sigma)), 64)
+
+
 def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, max_sigma: float) -> tf.Tensor:
     """Blur each image by a Gaussian filter of its own width.
 
     Args:
         images: uint8 or float [B, H, W, 3] in 0..255.
         sigmas: float32 [B], standard deviations in pixels, 0 to `max_sigma`; 0 changes nothing.
-        max_sigma: largest possible standard deviation; the kernel extends to four times this.
+        max_sigma: largest possible standard deviation, from which the kernel's reach follows.
 
     Returns:
         float32 [B, H, W, 3] in 0..255.
     """
     shape = tf.shape(images)
-    reach = min(max(1, math.ceil(4 * max_sigma)), 64)
+    reach = blur_reach(max_sigma)
     offsets = tf.range(-reach, reach + 1, dtype=tf.float32)
     kernels = tf.exp(-0.5 * tf.square(offsets[:, None] / tf.maximum(sigmas, 1e-3)[None]))
     kernels = tf.repeat(kernels / tf.reduce_sum(kernels, 0), 3, axis=1)  # [taps, B * 3]

@@ -63,13 +63,13 @@ class Explainers:
 def _explain(run: Run, name: str, data: bytes) -> str:
     """Return the page about an image, in the process for pages; see `Explainers.explain`."""
     import_tensorflow()
-    from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.evaluation.predictions import CompiledDetector, predict_files
     from tfdetect.explanation.image_page import explain_files
     from tfdetect.models.saving import load_detector
 
     key = str(run.path)
     if key not in _detectors:
-        _detectors[key] = load_detector(run)
+        _detectors[key] = CompiledDetector(run, load_detector(run))
     detector, failed = _detectors[key], FailedWrites()
     with tempfile.TemporaryDirectory() as folder:
         image, page = Path(folder, file_name(Path(name).name or "image")), Path(folder, "page.html")

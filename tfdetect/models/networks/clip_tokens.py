@@ -122,7 +122,9 @@ class ClipTokens(keras.layers.Layer):
         x = self._normalized(x, self.start["norm_scale"], self.start["norm_shift"])
         tokens = []
         for number, (matrices, vectors) in enumerate(zip(self.matrices, self.vectors), 1):
-            x = self._block(x, matrices, vectors)
+            # Of the last block the class token alone is wanted.
+            returned = 1 if number == len(self.matrices) else x.shape[1]
+            x = self._block(x, matrices, vectors, returned)
             if number in self.blocks:
                 tokens.append(ops.cast(x[:, 0], "float32"))
         return ops.reshape(
@@ -130,16 +132,20 @@ class ClipTokens(keras.layers.Layer):
         )
 
     def _block(
-        self, x: Tensor, matrices: dict[str, CodedMatrix], vectors: dict[str, keras.Variable]
-    ) -> Tensor:
+        self, x: Tensor, matrices: dict[str, CodedMatrix], vectors: dict[str, keras.Variable],
+        returned: int,
+    ) -> Tensor:  # fmt: skip
+        """Return the first `returned` tokens after a block."""
+
         def dense(y: Tensor, name: str) -> Tensor:
             return matrices[name].multiply(y) + vectors[f"{name}_bias"]
 
         y = self._normalized(x, vectors["norm1_scale"], vectors["norm1_shift"])
         y = dense(y, "attention")
         y = ops.reshape(y, (ops.shape(x)[0], x.shape[1], 3, self.heads, self.width // self.heads))
-        y = ops.dot_product_attention(y[:, :, 0], y[:, :, 1], y[:, :, 2])
-        x = x + dense(ops.reshape(y, (ops.shape(x)[0], x.shape[1], self.width)), "joined")
+        y = ops.dot_product_attention(y[:, :returned, 0], y[:, :, 1], y[:, :, 2])
+        y = ops.reshape(y, (ops.shape(x)[0], returned, self.width))
+        x = x[:, :returned] + dense(y, "joined")
         y = self._normalized(x, vectors["norm2_scale"], vectors["norm2_shift"])
         y = dense(y, "wide")
         y = y * ops.sigmoid(1.702 * y)  # OpenAI's approximation of GELU

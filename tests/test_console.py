@@ -88,6 +88,18 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch, capsys):
     assert lines[-1].startswith("working: 100 of 100 images (best 0.9), ")
 
 
+def test_a_unit_that_takes_long_says_what_is_done_of_it(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress(1, "explaining", "images") as bar:
+        for second, step in ((4, "reading"), (11, "occlusion"), (14, "mask"), (22, "evidence")):
+            clock[0] = second
+            bar.set_step(step)
+    assert capsys.readouterr().err.splitlines() == [
+        "explaining: 0 of 1 images (occlusion)", "explaining: 0 of 1 images (evidence)",
+    ]  # fmt: skip
+
+
 def test_progress_can_be_silent_and_shows_errors_through(capsys):
     with console.progress(2, "working", shown=False) as bar:
         bar.advance()

@@ -324,7 +324,10 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     from tfdetect.predict import main as predict_command
 
     run = fuse(trained.values(), tmp_path, "--fusion", "mean")
-    printed = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    for message in ("fitting and comparing ", "measuring the inference cost ", "exporting "):
+        assert f"\n{message}" in f"\n{captured.err}", message
+    printed = " ".join(captured.out.split())
     assert "Members have the temperature and the threshold that fit validation best" in printed
     assert [v.size for v in run.views] == [(24, 24), (32, 32), (16, 16)]
     assert [v.crops for v in run.views] == [1, 1, 5]

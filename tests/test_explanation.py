@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import IFDRational
 import tfdetect
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.files import FailedWrites
 from tfdetect.core.open_run import open_run
 from tfdetect.core.probability import logit, moved
 from tfdetect.core.run_writer import write_info
@@ -24,6 +25,7 @@ from tfdetect.evaluation.predictions import CompiledDetector
 from tfdetect.evaluation.verdict_words import (
     changed_by,
     percent,
+    reencoding,
     stability_sentence,
     verdict_words,
 )
@@ -444,6 +446,28 @@ def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_
     assert "the form in which Stable Diffusion web UI stores its settings" in text
     assert "is shrunk" in text or "shorter side" in text
     assert "http://" not in text and 'src="http' not in text  # self-contained
+
+
+def test_a_page_names_each_step_that_takes_long(shared_run, tmp_path):
+    Image.fromarray(image_of(90)[0].astype(np.uint8)).save(tmp_path / "suspect.png")
+    detector, steps = tfdetect.load(shared_run[0].path), []
+    predictions = detector.predict(tmp_path / "suspect.png")
+    compiled = CompiledDetector(detector.run, detector.keras_model)
+    list(image_page.explain_files(
+        detector.run, compiled, predictions.to_arrow(), [tmp_path / "page.html"], FailedWrites(),
+        on_step=steps.append,
+    ))  # fmt: skip
+    names = [step.removeprefix("suspect.png: ") for step in steps]
+    copies = [reencoding(name) for name in REENCODINGS.split(",")]
+    assert names == ["reading", "integrated gradients", "occlusion", "test of the maps", *copies,
+                     "evidence"]  # fmt: skip
+
+
+def test_networks_without_attention_and_feature_maps_are_not_asked_for_them(monkeypatch):
+    """Each question is a pass through the network."""
+    explainer = Explainer(linear(np.ones((16, 16, 3), np.float32)))
+    monkeypatch.setattr(explainer, "_call", lambda views: pytest.fail("a pass"))
+    assert explainer.grad_cam([image_of(16)]) == explainer.attention([image_of(16)]) == {}
 
 
 def test_explain_a_set(shared_run, tmp_path, capsys):

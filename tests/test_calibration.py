@@ -15,6 +15,7 @@ from sklearn.metrics import brier_score_loss, roc_curve
 
 import tfdetect
 from tfdetect.calibrate import main as calibrate_command
+from tfdetect.core import console
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
@@ -351,7 +352,7 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     assert shown[-1] == "threshold: too few images for balanced; 0.5 is used instead"
     with pytest.raises(UserError, match="no authentic image"):
         calibrate_run(run, catalog_rows(np.ones(len(fake))), table,
-                      CalibrationSettings(required=True))  # fmt: skip
+                      CalibrationSettings(required=True), console.log)  # fmt: skip
 
 
 def test_precision_by_bayes():

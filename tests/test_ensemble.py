@@ -15,6 +15,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from test_masks import LOCALIZER, write_forged
 
+from tfdetect.core import console
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
@@ -475,7 +476,7 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     )  # fmt: skip
     binary = open_members([trained["small"].path, trained["large"].path])
     with pytest.raises(UserError, match="dataset three has real, edited, generated"):
-        find_fusion_data(binary, str(root), None, None)
+        find_fusion_data(binary, str(root), None, None, console.log, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from conftest import SMALL, train_small, write_litert
 from deadly_task import DeadlyTask
 from PIL import Image
 
+from tfdetect.core import console
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.journal import exclusive
@@ -570,11 +571,11 @@ def test_masks_below_the_source_are_no_photographs(tmp_path, capsys):
         photograph_in(tmp_path / "source", f"{number}.png", seed=number)
         photograph_in(tmp_path / "source/masks", f"{number}.png", seed=number)
     photograph_in(tmp_path / "source", "0_mask.png")
-    assert find_photos(tmp_path / "source") == [f"{number}.png" for number in range(6)]
+    assert find_photos(tmp_path / "source", console.log) == [f"{number}.png" for number in range(6)]
     said = capsys.readouterr().err
     assert "13 = 6 images + 7 of other kinds" in said
     assert "(masks in masks/ 6, masks beside their images 1)" in said
-    assert len(find_photos(tmp_path / "source/masks")) == 6
+    assert len(find_photos(tmp_path / "source/masks", console.log)) == 6
 
 
 def test_an_edge_wider_than_the_photograph_is_refused(tmp_path, capsys):

@@ -391,7 +391,7 @@ def test_resuming_what_is_complete_or_absent(shared_run, tmp_path, capsys):
     with pytest.raises(UserError, match="no unfinished run"):
         load_plan(tmp_path / "nothing")
     with pytest.raises(UserError, match="no unfinished run of this experiment"):
-        find_unfinished(tmp_path, run.experiment())
+        find_unfinished(tmp_path, run.experiment(), None)
     for name in ("res.partial", "res-2.partial"):  # the second one is newer
         (tmp_path / name).mkdir()
         (tmp_path / name / "experiment.yaml").write_text(run.experiment().to_yaml())

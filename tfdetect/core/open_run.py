@@ -175,7 +175,7 @@ def is_finished(path: Path) -> bool:
     return path.is_dir() and not (path / "state").is_dir()
 
 
-def find_unfinished(output: Path, experiment: Experiment, name: str | None = None) -> Path:
+def find_unfinished(output: Path, experiment: Experiment, name: str | None) -> Path:
     """Return the latest unfinished or interrupted run of this very experiment below `output`.
 
     Args:

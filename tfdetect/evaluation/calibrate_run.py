@@ -28,7 +28,7 @@ def calibrate_run(
     rows: pa.Table,
     table: pa.Table,
     settings: CalibrationSettings,
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 

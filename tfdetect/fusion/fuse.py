@@ -30,7 +30,7 @@ def fuse(
     spec: DatasetSpec,
     catalog: Catalog,
     path: Path,
-    log: console.Log = console.log,
+    log: console.Log,
 ) -> Run:
     """Fuse runs into one, and compare it with its members and with other fusions.
 

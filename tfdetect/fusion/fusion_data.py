@@ -21,8 +21,8 @@ def find_fusion_data(
     dataset: str | None,
     data_dir: Path | None,
     authentic: str | None,
-    log: console.Log = console.log,
-    progress: bool = True,
+    log: console.Log,
+    progress: bool,
 ) -> tuple[DatasetSpec, Catalog]:
     """Return a dataset, by default the union of all that the members were trained on.
 

@@ -146,7 +146,7 @@ class Item:
         return "fakefake" if self.fill in RECONSTRUCTIONS else "realfake"
 
 
-def splits_of(source: Path, photos: list[str], dataset: str, split_rule: int = 2) -> dict[str, str]:
+def splits_of(source: Path, photos: list[str], dataset: str, split_rule: int) -> dict[str, str]:
     """Return the split of each photograph, by its name.
 
     It follows from a hash of the photograph's content, so that the same photograph is in the same

@@ -138,7 +138,7 @@ def _left_out(root: Path, path: str) -> str | None:
     return "masks beside their images" if is_mask_of_neighbor(root, from_os(path)) else None
 
 
-def find_photos(root: Path, log: console.Log = console.log) -> list[str]:
+def find_photos(root: Path, log: console.Log) -> list[str]:
     """Return the paths of the photographs below a folder, by `from_os`, each once.
 
     Masks and derived images are left out, as where a folder is read as a dataset.

@@ -1,5 +1,6 @@
 """`tfdetect audit`: check a dataset for shortcuts, duplicates and leaks before training."""
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,6 @@ def main(argv: list[str]) -> int:
     from tfdetect.auditing.fixes import NOTHING_TO_FIX, needed_fixes
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
-    from tfdetect.core.provenance import command_line
 
     if args.fixes and not args.fix:
         raise UserError("--fixes needs --fix DIR, the folder for the fixed copy.")
@@ -83,20 +83,29 @@ def main(argv: list[str]) -> int:
         _report(audit, output.with_name(f"{output.name}-fixed"), args.json)
 
     from tfdetect.auditing.audit_report import audit_document
-    from tfdetect.auditing.findings import NOTE, UNRELIABLE
+    from tfdetect.auditing.findings import UNRELIABLE
 
     if args.json:
         console.print_json(audit_document(audit))
-    elif is_fixed:
-        console.result(f"next    {shell_command('train', dataset=args.fix)}")
-    elif any(f.fix for f in audit.findings if f.level != NOTE):
-        console.result(f"next    {command_line('audit')} --fix DIR   (writes a fixed copy)")
-    elif audit.verdict != UNRELIABLE:
-        setting = next((f.setting for f in audit.findings if f.setting), None)
-        command = shell_command("train", dataset=args.dataset, data_dir=args.data_dir,
-                                authentic=args.authentic, set=setting)  # fmt: skip
+    elif command := _next_command(args, audit, is_fixed):
         console.result(f"next    {command}")
     return int(audit.verdict == UNRELIABLE)
+
+
+def _next_command(args: argparse.Namespace, audit: "Audit", is_fixed: bool) -> str | None:
+    """Return the command to go on with; None if the data are unreliable and nothing fixes them."""
+    from tfdetect.auditing.findings import NOTE, UNRELIABLE
+    from tfdetect.core.provenance import command_line
+
+    if is_fixed:
+        return shell_command("train", dataset=args.fix)
+    if any(f.fix for f in audit.findings if f.level != NOTE):
+        return f"{command_line('audit')} --fix DIR   (writes a fixed copy)"
+    if audit.verdict == UNRELIABLE:
+        return None
+    setting = next((f.setting for f in audit.findings if f.setting), None)
+    return shell_command("train", dataset=args.dataset, data_dir=args.data_dir,
+                         authentic=args.authentic, set=setting)  # fmt: skip
 
 
 def _report(audit: "Audit", output: Path, silent: bool) -> None:

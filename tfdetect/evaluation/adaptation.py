@@ -214,7 +214,8 @@ def with_shift(
     """
     fake = rows["label"].to_numpy() > 0
     _check_for_shift(settings, fake)
-    fraction = float(fake.mean())
+    fraction, prior = float(fake.mean()), run.info.prior or DEFAULT_PRIOR
+    is_first = run.info.calibration is None
     old = run.info.calibration or Calibration(
         method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0),
         dataset=settings.dataset,
@@ -241,17 +242,15 @@ def with_shift(
         log_loss=rounded, shorter_side=_sides(rows), earlier=promise,
     )  # fmt: skip
     calibration = old.shifted(shift)
-    if run.info.calibration is None:
+    if is_first:
         calibration = calibration.model_copy(update={"log_loss": rounded})
-    at_prior = logit(run.info.prior or DEFAULT_PRIOR) - logit(fraction)
+    at_prior = logit(prior) - logit(fraction)
     # A run that was not calibrated had no prior: its P(fake) moves by that, too.
-    none_before = run.info.calibration is None
-    before = _balanced(logits + (0 if none_before else at_prior), fake, run.threshold)
-    moves = shift + (at_prior if none_before else 0)
+    before = _balanced(logits + (0 if is_first else at_prior), fake, run.threshold)
+    moves = shift + (at_prior if is_first else 0)
     run = run.with_info(
-        calibration=calibration, prior=run.info.prior or DEFAULT_PRIOR,
-        adaptation=adaptation, **run.moved_thresholds(moves),
-    )  # fmt: skip
+        calibration=calibration, prior=prior, adaptation=adaptation, **run.moved_thresholds(moves)
+    )
     run = _with_own_threshold(run, settings, len(fake))
     if promise is not None:
         run = _with_moved_threshold(run, promise, moves, log)

@@ -105,6 +105,14 @@ def test_occlusion_finds_the_only_region_that_counts():
     assert np.abs(found_map[16:]).max() < 1e-4
 
 
+def test_patches_that_change_a_score_by_no_more_than_rounding_change_nothing():
+    weights = np.full((32, 32, 3), 1e-7, np.float32)
+    weights[8:12, 20:24] = np.random.default_rng(2).normal(0, 1, (4, 4, 3))
+    image = image_of(32)
+    found_map = Explainer(linear(weights, bias=1000.0)).occlusion([image])
+    assert (found_map[16:] == 0).all() and np.abs(found_map[8:12, 20:24]).min() > 0.1
+
+
 def test_maps_do_not_depend_on_how_many_images_go_through_the_network_at_once(monkeypatch):
     explainer, image = Explainer(detector_of(SMALL, 32)), image_of(32)
     whole = explainer.maps([image], effort=Effort(6, overlap=False))
@@ -133,6 +141,19 @@ def test_large_networks_get_fewer_steps_and_patches_without_overlap(monkeypatch)
     np.testing.assert_array_equal(found["occlusion"], explainer.occlusion(image, overlap=False))
     assert (found["occlusion"] != fine).any()
     assert all(-1 <= value <= 1 for value in large.sanity(image, found).values())
+
+
+def test_patches_that_change_nothing_have_the_same_rank_however_many_go_at_once(monkeypatch):
+    """Of a network whose score is large, as that of a shuffled one is."""
+    explainer, image = Explainer(detector_of(SMALL, 32)), [image_of(32)]
+    dense = [x for x in explainer.detector.layers if isinstance(x, keras.layers.Dense)][-1]
+    kernel, bias = dense.get_weights()
+    dense.set_weights([kernel * 1e-4, bias + 1000])
+    found = []
+    for pixels in (32 * 32, 32 * 32 * 32):
+        monkeypatch.setattr(maps, "FORWARD_PIXELS", pixels)
+        found.append(explainer.occlusion(image))
+    assert not found[0].any() and not found[1].any()
 
 
 def test_occlusion_of_every_third_patch_is_known_there_and_nowhere_else():

@@ -160,7 +160,7 @@ class _Lines(Progress):
     def set_step(self, text: str) -> None:
         with self._lock:
             self.note = printable(text)
-            if time.monotonic() - self._last >= LINE_SECONDS:
+            if time.monotonic() - self._last >= self._seconds:
                 self._print()
 
     def _show(self) -> None:

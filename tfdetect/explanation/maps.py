@@ -27,6 +27,7 @@ LARGE = 10_000_000  # parameters from which a network gets fewer steps and patch
 BATCH = 32  # images a pass, at most
 FORWARD_PIXELS = 2**19  # of a pass that computes scores, at most
 GRADIENT_PIXELS = 2**17  # the same with gradients: CLIP's take 0.3 GB for 224 x 224 pixels
+ROUNDING = 1e-5  # of a score: what float32 may change of it where nothing else does
 CELLS = 8  # patches of occlusion along a side; neighbors overlap by half
 # Layers of front-ends whose output positions are not image positions.
 _MOVING_LAYERS = ("Spectrum", "LogDCT", "SimplestPatch")
@@ -207,7 +208,8 @@ class Explainer:
             overlap, every: see `Effort`.
 
         Returns:
-            float32 [H, W], the mean over the patches that cover a pixel; NaN where none does.
+            float32 [H, W], the mean over the patches that cover a pixel, in steps of `ROUNDING`;
+            NaN where none does.
         """
         image = views[view].astype(np.float32)
         height, width = image.shape[-3:-1]
@@ -220,9 +222,11 @@ class Explainer:
             some = changes[start : start + batch]
             given = self._repeated(views, len(some))
             given[view] = tf.constant(np.concatenate([flattened(image, each) for each in some]))
-            scores.extend(self.score(given))
+            scores.extend(self.score(given).tolist())
+        # Without, the ranks of patches that change nothing would be those of errors of rounding.
+        unit = ROUNDING * max(1.0, abs(scores[0]))
         for patch, after in zip(patches, scores[1:]):
-            falls[patch] += scores[0] - after
+            falls[patch] += round((scores[0] - after) / unit) * unit
             covered[patch] += 1
         return np.divide(falls, covered, out=np.full_like(falls, np.nan), where=covered > 0)
 

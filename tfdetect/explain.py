@@ -79,9 +79,9 @@ def main(argv: list[str]) -> None:
         if args.json:
             return console.print_json(results.values)
 
-        from tfdetect.explanation.front_ends import terminal as front_ends
+        from tfdetect.explanation.front_ends import format_front_ends
 
-        console.result(front_ends(results.values))
+        console.result(format_front_ends(results.values))
         return console.result(f"\nreport  {results.report}")
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
@@ -91,9 +91,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.explanation.explain_set import terminal
+    from tfdetect.explanation.explain_set import format_explanation
 
-    console.result(terminal(results.values))
+    console.result(format_explanation(results.values))
     console.result(f"\nreport  {results.report}")
 
 

@@ -387,7 +387,7 @@ _EXPLAINED = (
 )
 
 
-def terminal(found: ExplanationResult) -> str:
+def format_explanation(found: ExplanationResult) -> str:
     """Return the tests of the maps as a table for the terminal."""
     headers, rows = _rows(found)
     return "\n".join([console.format_table(rows, headers), *_EXPLAINED])

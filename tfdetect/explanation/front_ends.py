@@ -147,7 +147,7 @@ def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
                    after.astype(np.float32), count, kernels)  # fmt: skip
 
 
-def terminal(found: FrontEndsResult) -> str:
+def format_front_ends(found: FrontEndsResult) -> str:
     """Return what `show_front_ends` found as text for the terminal."""
     rows = [[name, f"{v['deviation']:.4g}", f"{v['zero']:.1%}"]
             for name, v in found["front_ends"].items()]  # fmt: skip

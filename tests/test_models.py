@@ -1,5 +1,9 @@
 """Every registered backbone and head: builds, learns, saves; published counts."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -448,6 +452,17 @@ def test_a_bias_in_half_precision_learns_from_all_positions(make):
     if layer.bias is not None:
         np.testing.assert_allclose(tf.cast(gradient(), tf.float32), 4 * 32 * 32, rtol=0.01)
     assert model(tf.ones([4, 32, 32, 4])).dtype == tf.bfloat16
+
+
+@pytest.mark.slow
+def test_kernels_for_cpus_with_those_of_onednn():
+    """The other tests run without oneDNN, which trainings use."""
+    names = "kernels_for_cpus_compute or gradients_of_depthwise or bias_in_half_precision"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", __file__, "-k", names],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]
 
 
 def test_freezing_by_number_fraction_and_name():

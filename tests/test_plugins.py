@@ -1,6 +1,7 @@
 """Parts that are registered from outside the package, and options checked before building."""
 
 import os
+import shlex
 import subprocess
 import sys
 from typing import Annotated, Literal
@@ -142,6 +143,25 @@ def test_all_parts_work_together_and_facts_are_checked(folder_dataset, tmp_path,
         load_experiment("demo", [f"plugins=[{tmp_path / 'none.py'}]"])
     with pytest.raises(UserError, match="There is no plug-in module 'no_such_module'"):
         load_experiment("demo", ["plugins=[no_such_module]"])
+
+
+def test_all_plugins_of_a_run_are_named_at_once(tmp_path, monkeypatch, registries):
+    """With those that are set already, so that setting what is said loads everything."""
+    monkeypatch.chdir(tmp_path)
+    files = [str(tmp_path / name) for name in ("first.py", "second.py", "third one.py")]
+    for file in files:
+        open(file, "w").close()
+    with pytest.raises(UserError) as raised:
+        plugins.check_loaded(files[:2])
+    assert f"plug-ins '{files[0]}', '{files[1]}' are needed" in str(raised.value)
+    assert f"set {plugins.VARIABLE}={os.pathsep.join(files[:2])}, or" in str(raised.value)
+    monkeypatch.setenv(plugins.VARIABLE, "first.py")
+    with pytest.raises(UserError, match=r"'.*second\.py', '.*third one\.py' are") as raised:
+        plugins.check_loaded(files)
+    said = str(raised.value).split(f"{plugins.VARIABLE}=")[1].split(", or in a program")[0]
+    assert shlex.split(said) == [os.pathsep.join(files)]
+    monkeypatch.setenv(plugins.VARIABLE, os.pathsep.join(files))
+    plugins.check_loaded(files)
 
 
 def test_an_installed_package_offers_a_backbone(tmp_path, monkeypatch, registries):

@@ -56,6 +56,36 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
         tfdetect.compare(["cifake_small_resnet", "photo_detectr"])
 
 
+@pytest.mark.parametrize("part", [
+    "run.json", "model.keras", "exports/detector.onnx", "saved_model", "saved_model/variables",
+    "saved_model/variables/variables.index", "evaluations/new/metrics.json",
+])  # fmt: skip
+def test_a_part_of_a_run_is_not_an_image(part, tmp_path, monkeypatch, capsys):
+    """Before, another detector gave the verdict, and the part was a file that cannot be read."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "photos", 1, 0)
+    for name in (
+        "run.json", "model.keras", "exports/detector.onnx", "figures/roc.png",
+        "saved_model/variables/variables.index", "evaluations/new/metrics.json",
+    ):  # fmt: skip
+        file = tmp_path / "runs" / "a" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    said = r"is no image but a part of the run runs/a\. Name .*predict runs/a "
+    for paths in ([f"runs/a/{part}", "photos"], ["photos", f"runs/a/{part}"]):
+        with pytest.raises(UserError, match=said + "photos$"):
+            shipped.split_run(paths)
+    with pytest.raises(UserError, match=said + r"photo\.jpg$"):
+        shipped.split_run([f"runs/a/{part}"])
+    code, out, err = call("predict", [f"runs/a/{part}", "photos"], capsys)
+    assert code == 2 and not out and "a part of the run runs/a" in err
+    for images in (["runs/a/figures"], ["runs/a/figures/roc.png"], ["photos", "photos/000.png"]):
+        assert shipped.split_run(images) == (None, images)
+    if Path("runs/a", part).is_file():
+        with pytest.raises(UserError, match="a part of the run runs/a: name that folder"):
+            tfdetect.load(f"runs/a/{part}")
+
+
 def test_a_run_of_a_hub_is_copied_before_it_is_changed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

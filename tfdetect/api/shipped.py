@@ -12,7 +12,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.packages import PROGRAM
-from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, shipped_folder
+from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, run_with, shipped_folder
 from tfdetect.core.text import counted, images_are, shell_command, user_path
 
 PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
@@ -33,7 +33,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         The run, none if there are only images, and the images.
 
     Raises:
-        UserError: a run without images, or after them.
+        UserError: a run without images, or after them, or a file of a run instead of its folder.
     """
     first, *rest = paths
     path = user_path(first)
@@ -60,10 +60,28 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
                     f"{later} is a run, and a run comes before the images: "
                     f"{shell_command('predict', later, first)}"
                 )
+        _check_no_parts(paths)
         return None, list(paths)
     if not rest:
         raise UserError(f"{first} is a run. Add the images: {PROGRAM} predict {first} photo.jpg")
     return first, rest
+
+
+def _check_no_parts(paths: Sequence[str]) -> None:
+    """Refuse files of a run, such as model.keras, where images are expected.
+
+    Raises:
+        UserError: there is one; the message names the folder of its run.
+    """
+    for number, text in enumerate(paths):
+        path = user_path(text)
+        run = run_with(path) if addresses.address_of(path) is None else None
+        if run is not None:
+            images = [*paths[:number], *paths[number + 1 :]] or ["photo.jpg"]
+            raise UserError(
+                f"{text} is no image but a part of the run {run}. Name the run by its folder: "
+                f"{shell_command('predict', run, *images)}"
+            )
 
 
 @dataclass(frozen=True)

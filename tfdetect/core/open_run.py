@@ -13,7 +13,7 @@ from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import SCHEMA_VERSION, RunInfo
 from tfdetect.core.run_migration import migrate_info
-from tfdetect.core.shipped_runs import SHIPPED, run_folder
+from tfdetect.core.shipped_runs import SHIPPED, run_folder, run_with
 from tfdetect.core.storage import exists, fetched
 from tfdetect.core.text import checked_name, shell_command, user_path
 
@@ -53,7 +53,9 @@ def _no_folder(path: Path) -> UserError:
     if path.with_name(path.name + PARTIAL).is_dir():
         return _unfinished(path)
     if path.exists():
-        return UserError(f"{str(path)!r} is a file, not the folder of a run.")
+        run = run_with(path)
+        hint = "" if run is None else f" It is a part of the run {run}: name that folder."
+        return UserError(f"{str(path)!r} is a file, not the folder of a run.{hint}")
     return UserError(f"There is no run folder {str(path)!r}.{nearest_run(path)}")
 
 

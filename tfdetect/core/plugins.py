@@ -21,6 +21,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,16 +84,20 @@ def check_loaded(sources: Iterable[str]) -> None:
     """Check that the plug-ins of a recorded experiment are loaded.
 
     Raises:
-        UserError: one is not; the message says how to load it.
+        UserError: some are not; the message names all of them and says how to load them.
     """
     load_listed()
-    for source in sources:
-        if not is_loaded(source):
-            raise UserError(
-                f"The plug-in {source!r} is needed and not loaded. It is Python code that runs "
-                f"with your rights. If you trust it, set {VARIABLE}={source}, or in a program "
-                "import it first."
-            )
+    missing = [source for source in sources if not is_loaded(source)]
+    if missing:
+        one = len(missing) == 1
+        listed = dict.fromkeys(map(_identity, _listed()))  # each once, by its absolute path
+        wanted = shlex.quote(os.pathsep.join([*listed, *missing]))
+        raise UserError(
+            f"The {'plug-in' if one else 'plug-ins'} {', '.join(map(repr, missing))} "
+            f"{'is' if one else 'are'} needed and not loaded. {'It is' if one else 'They are'} "
+            f"Python code that runs with your rights. If you trust {'it' if one else 'them'}, set "
+            f"{VARIABLE}={wanted}, or in a program import {'it' if one else 'them'} first."
+        )
 
 
 def is_loaded(source: str) -> bool:

@@ -7,7 +7,9 @@ from tfdetect.core import console
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import copy_folder, staged
+from tfdetect.core.image_names import is_image
 from tfdetect.core.model_hubs import is_fetched, source_of
+from tfdetect.core.walk import Walk
 
 SHIPPED = ("photo_detector", "localizer_photos", "cifake_small_resnet")
 RunPath = TypeVar("RunPath", bound=str | Path)
@@ -29,6 +31,18 @@ def run_folder(run: RunPath) -> RunPath | Path:
 def holds_run(folder: Path) -> bool:
     """Return whether a folder has files of a run; a damaged run is one, too."""
     return any((folder / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
+
+
+def run_with(path: Path) -> Path | None:
+    """Return the run that a file or folder is a part of, unless it is an image or contains some.
+
+    Parts are run.json, model.keras, exports/detector.onnx or saved_model/, for example.
+    """
+    if not path.exists() or is_image("", str(path)):
+        return None
+    run = next((above for above in path.parents if (above / "run.json").is_file()), None)
+    has_images = path.is_dir() and any(is_image(str(path), file) for file in Walk(path).paths())
+    return None if has_images else run
 
 
 def shipped_folder(name: str) -> Path:

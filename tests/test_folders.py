@@ -7,9 +7,11 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import write_images
+from PIL import Image
 
 from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import validate
@@ -20,12 +22,14 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.walk import _MAX_VISITS, Walk
-from tfdetect.data.describe import describe_classes
+from tfdetect.data.catalog import build_catalog
+from tfdetect.data.describe import describe_classes, describe_data
 from tfdetect.data.image_files import find_images
 from tfdetect.data.locate import locate
 from tfdetect.data.scan import scan
 from tfdetect.data.scan_result import (
     IN_MASKS,
+    IS_MASK,
     MASK_FILE,
     OUTSIDE,
     SAME_FILE,
@@ -253,6 +257,75 @@ def test_masks_beside_their_images_are_no_fakes(tmp_path):
         "fake/2_mask.png": MASK_FILE, "fake/3-gt.png": MASK_FILE
     }  # fmt: skip
     assert "fake/venetian_mask.png" in scanned.files["path"].to_pylist()
+
+
+@pytest.mark.parametrize("leave_out", [[], ["mask"]])
+def test_a_mask_beside_its_image_is_left_out_by_a_spec(tmp_path, leave_out):
+    """The pattern matches masks, too, and they would lack masks of their own."""
+    images(tmp_path, "real/1.png", "fake/2.png", "fake/2_mask.png", "fake/3.png", "fake/3_mask.png",
+           "fake/4.png", "fake/5.png", "fake/5_mask.png")  # fmt: skip
+    (tmp_path / "fake/5.png").write_bytes(b"")
+    classes = [{"name": "real", "folders": ["real"]},
+               {"name": "fake", "folders": ["fake"], "mask": "fake/{stem}_mask.png"}]  # fmt: skip
+    spec = DatasetSpec(name="x", pattern=r"(?P<class>real|fake)/(?P<stem>.+)\.png", classes=classes,
+                       leave_out=leave_out)  # fmt: skip
+    scanned = scan(spec, tmp_path)
+    assert scanned.files["path"].to_pylist() == ["fake/2.png", "fake/3.png", "real/1.png"]
+    assert {row["path"]: row["error"] for row in scanned.skipped.to_pylist()} == {
+        "fake/4.png": "its mask fake/4_mask.png is missing", "fake/5.png": "empty file",
+    }  # fmt: skip
+    left = {row["path"]: row["reason"] for row in scanned.left_out.to_pylist()}
+    assert set(left) == {f"fake/{n}_mask.png" for n in (2, 3, 5)}
+    assert left["fake/2_mask.png"] == left["fake/3_mask.png"] == IS_MASK
+    assert scanned.counts == {(None, 0): 1, (None, 1): 4} and scanned.total == 8
+
+
+def test_a_mask_that_a_manifest_lists_as_an_image_is_left_out(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png", "m.png")
+    (tmp_path / "manifest.csv").write_text(
+        "path,label,mask\na.png,real,\nb.png,fake,m.png\nc.png,fake,c.png\nm.png,fake,\n"
+    )
+    _, scanned = understood(tmp_path)
+    assert scanned.files["path"].to_pylist() == ["a.png", "b.png", "c.png"]
+    assert scanned.left_out.to_pylist() == [{"path": "m.png", "reason": IS_MASK}]
+
+
+@pytest.mark.parametrize(("image", "mask"), [
+    ("fake/{}.png", "fake/{}_mask.png"), ("{split}/fake/{}.jpg", "{split}/fake/{}-gt.png"),
+    ("fake/{}.png", "masks/{}.png"), ("fake/{}.png", "fake/masks/{}.png"),
+    ("{split}/fake/{}.png", "{split}/masks/{}_gt.png"),
+    ("fake/deep.er/{}.png", "fake/deep.er/{}.mask.png"),
+    ("{split}/fake/{}.png", "masks/{split}/fake/{}.png"),
+])  # fmt: skip
+def test_the_spec_that_is_offered_uses_the_masks(tmp_path, image, mask):
+    """As it is printed; the one before took masks beside their images for fakes."""
+    splits = ("train", "test") if "{split}" in image else ("",)
+    for split, number in ((s, n) for s in splits for n in range(6)):
+        for place, value in ((image.replace("fake", "real"), 40 * number), (image, 255), (mask, 0)):
+            file = tmp_path / place.format(f"{split}{number}", split=split)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((8, 8), value, np.uint8)
+            pixels[number, :5] = 255 - value
+            Image.fromarray(pixels).save(file, "PNG")
+
+    def described():
+        spec, _ = load_spec(str(tmp_path))
+        catalog = build_catalog(spec, {spec.name: tmp_path}, progress=False)
+        return catalog, describe_data(spec, catalog)
+
+    before, lines = described()
+    count = 6 * len(splits)
+    assert f"{count} files may be masks" in lines[-2] and lines[-2].endswith(
+        f"save this dataset spec as {tmp_path / 'dataset.yaml'}, by which the folder is read "
+        f"then; {count} of {count} fakes have a mask:"
+    )
+    (tmp_path / "dataset.yaml").write_text(lines[-1])
+    after, lines = described()
+    assert f"fake: {count} masks, 0 empty, 0 full" in "\n".join(lines)
+    assert after.table["path"].to_pylist() == before.table["path"].to_pylist()
+    assert after.table["split"].to_pylist() == before.table["split"].to_pylist()
+    assert not after.skipped.num_rows
+    assert after.left_out["reason"].to_pylist() == [IS_MASK] * count
 
 
 def test_a_mask_folder_that_is_named_is_a_class(tmp_path):

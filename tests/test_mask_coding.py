@@ -19,7 +19,7 @@ from tfdetect.data.catalog import build_catalog
 from tfdetect.data.examples import has_mask
 from tfdetect.data.loading import load_images, native_images
 from tfdetect.data.mask_files import compare_sizes
-from tfdetect.data.masks import check_masks
+from tfdetect.data.masks import check_masks, coverage_by_class
 from tfdetect.data.plan import locate_dataset, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
@@ -339,7 +339,7 @@ def test_every_fault_is_named_and_counted(tmp_path):
     assert "not an image" in errors["fake/4.png"]
     masks = catalog.masks["coded"]
     assert masks.info.coverage["fake"].model_dump(exclude={"quantiles"}) == {
-        "count": 4, "empty": 1, "full": 1,
+        "count": 4, "empty": 1, "full": 1, "missing": 0,
     }  # fmt: skip
     assert masks.info.resized == 1 and masks.info.orphans == 1
     assert "1 of 4 masks of 'fake' is empty (masks/0.png)" in masks.questions[0]
@@ -507,6 +507,26 @@ def test_unions_read_each_part_by_its_own_coding(tmp_path):
     assert len(found) == 3 * COUNT
     for number, mask in found:
         assert np.array_equal(mask, drawn(number))
+
+
+def test_fakes_without_a_mask_are_counted(tmp_path):
+    write_set(tmp_path / "set")
+    (tmp_path / "set/dataset.yaml").unlink()
+    rows = [f"real/{n}.png,real,\nfake/{n}.png,fake,{'' if n % 2 else f'masks/{n}.png'}\n"
+            for n in range(COUNT)]  # fmt: skip
+    (tmp_path / "set/manifest.csv").write_text("path,label,mask\n" + "".join(rows))
+    (tmp_path / "set/masks/0.png").write_bytes(b"broken")  # its fake is not used
+    catalog = catalog_of(tmp_path / "set")
+    without, having = COUNT // 2, (COUNT + 1) // 2 - 1
+    [masks] = catalog.masks.values()
+    assert (masks.info.coverage["fake"].missing, masks.info.coverage["fake"].count) == (
+        without, having
+    )  # fmt: skip
+    said = f"{having} masks, 0 empty, 0 full, median coverage"
+    assert said in masks.describe()
+    assert f", and {without} of {without + having} images have no mask" in masks.describe()
+    found = coverage_by_class(catalog.table, ("real", "fake"))  # as of predictions and shards
+    assert list(found) == ["fake"] and found["fake"].missing == without
 
 
 def test_the_audit_tells_coverage_and_questions(tmp_path):

@@ -16,7 +16,8 @@ from tfdetect.core.manifest import MANIFEST_SUFFIXES
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
 from tfdetect.core.text import shell_command, user_path
 
-_DESCRIPTIONS = ("dataset.yaml", *(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES))
+DESCRIPTION = "dataset.yaml"  # in a dataset's folder: its spec
+_DESCRIPTIONS = (DESCRIPTION, *(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES))
 SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
 
 
@@ -169,7 +170,7 @@ class _Loader:
                 f"{found[0].relative_to(folder)}. Leave --label out."
             )
         for place in places:
-            if (file := place / "dataset.yaml").is_file():
+            if (file := place / DESCRIPTION).is_file():
                 spec, folders = self._load_file(file)
                 return spec, {**folders, **_at(spec, place)[1]}
         for suffix in MANIFEST_SUFFIXES:

@@ -190,6 +190,7 @@ class MaskCoverage(Document):
         empty: those without an altered pixel. A fake with such a mask counts as one whose altered
             pixels are not known.
         full: those in which every pixel is altered.
+        missing: number of fakes without a mask, whose altered pixels are not known either.
         quantiles: smallest, quartiles and largest fraction of altered pixels, 0 to 1; none
             without masks.
     """
@@ -197,6 +198,7 @@ class MaskCoverage(Document):
     count: int = Field(ge=0)
     empty: int = Field(0, ge=0)
     full: int = Field(0, ge=0)
+    missing: int = Field(0, ge=0)
     quantiles: tuple[float, float, float, float, float] | None = None
 
 

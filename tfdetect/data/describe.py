@@ -2,12 +2,16 @@
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from tfdetect.core import console
-from tfdetect.core.folder_names import polarity
+from tfdetect.core.folder_names import contains, polarity
+from tfdetect.core.load_spec import DESCRIPTION
+from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, build_catalog, counts_text
@@ -16,6 +20,7 @@ from tfdetect.data.scan_result import IN_MASKS, MASK_FILE, SAME_FILE
 _EXAMPLES = 3
 _MASK_ENDINGS = ("", "_mask", "_gt", "-mask", "-gt", "_groundtruth", "_edgemask", ".mask")
 _WHY = {"name": "its name", "flag": "--authentic or --label", "spec": "the dataset spec"}
+_STEM = r"(?P<stem>[^/]+?)(\.[^./]+)?"  # of a file, whose suffix may be missing
 _MANY = 50  # fakes whose masks are looked for, to name the folder of masks
 
 
@@ -57,9 +62,7 @@ def describe_data(spec: DatasetSpec, catalog: Catalog) -> list[str]:
     if "shard" not in catalog.table.column_names:
         lines += describe_files(catalog, spec.manifest is not None)
     lines += catalog.describe_masks()
-    if offer := _offer_masks(spec, catalog):
-        lines.append(offer)
-    return lines
+    return lines + _offer_masks(spec, catalog)
 
 
 def describe_counts(spec: DatasetSpec, catalog: Catalog) -> str:
@@ -133,30 +136,106 @@ def _more(texts: list[str], total: int, separator: str) -> str:
     return separator.join(texts) + (f"{separator}..." if total > len(texts) else "")
 
 
-def _offer_masks(spec: DatasetSpec, catalog: Catalog) -> str | None:
-    """Return how to use masks that were found but belong to no class, or None."""
+def _offer_masks(spec: DatasetSpec, catalog: Catalog) -> list[str]:
+    """Return how to use masks that were found but belong to no class, as lines."""
     left = catalog.left_out
-    found = left.filter(pc.is_in(left["reason"], pa.array([IN_MASKS, MASK_FILE])))
-    if not found.num_rows or catalog.table["mask"].null_count < catalog.table.num_rows:
+    is_mask = pc.is_in(left["reason"], pa.array([IN_MASKS, MASK_FILE]))
+    masks = left["path"].filter(is_mask).to_pylist()
+    if not masks or catalog.table["mask"].null_count < catalog.table.num_rows:
+        return []
+    line = f"{counted(len(masks), 'file')} may be masks."
+    if spec.parts:
+        return [f"{line} Give the part that has them alone to see how to use them"]
+    if found := _spec_with_masks(spec, catalog, masks):
+        described, used = found
+        [root] = catalog.roots.values()
+        how = f"save this dataset spec as {root / DESCRIPTION}, by which the folder is read then"
+        if spec.authentic_by == "spec":
+            how = "give the dataset's spec these values"
+        fakes = pc.sum(pc.greater(catalog.table["label"], 0)).as_py()
+        return [
+            f"{line} To use them, {how}; {used:,} of {counted(fakes, 'fake')} have a mask"
+            + (", and the others cannot be used with it:" if used < fakes else ":"),
+            yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=1000).rstrip(),
+        ]
+    return [
+        f"{line} None is called like a fake: list the images in a CSV file with the columns path, "
+        "label and mask, and give that to --dataset"
+    ]
+
+
+def _spec_with_masks(
+    spec: DatasetSpec, catalog: Catalog, masks: list[str]
+) -> tuple[dict[str, Any], int] | None:
+    """Return a spec that uses masks called like their images, and how many images get one.
+
+    None if no mask is called so, or if the dataset is not described by a pattern that can be
+    extended.
+
+    Args:
+        spec: of the dataset.
+        catalog: its files.
+        masks: paths of files that may be masks.
+    """
+    pattern = spec.pattern or ""
+    if not pattern.endswith("/.+") and not pattern.endswith(")?.+"):
         return None
-    template = _mask_template(catalog, found["path"].to_pylist())
-    fake = ", ".join(spec.class_names[1:])
-    return (
-        f"{counted(found.num_rows, 'file')} may be masks. To use them, describe the dataset in a "
-        "spec: "
-        f"in its classes, {fake} gets mask: '{template or 'FOLDER/{stem}.png'}', and the pattern a "
-        "group (?P<stem>...)"
-    )
+    known = PathPattern(pattern).groups
+    if "folder" in known or "stem" in known:
+        return None
+    pattern = f"(?P<folder>{pattern.removesuffix('.+')}(?:.+/)?){_STEM}"
+    table, there = catalog.table, set(masks)
+    classes, used = [], 0
+    for label, one in enumerate(spec.classes):
+        paths = table.filter(pc.equal(table["label"], label))["path"].to_pylist() if label else []
+        rows = [row for row in PathPattern(pattern).match(paths) if row is not None]
+        template = _mask_template(rows[:: max(1, len(rows) // _MANY)], masks)
+        values: dict[str, Any] = {"name": one.name, "folders": list(one.folders)}
+        if template is not None:
+            values["mask"] = template
+            used += sum(template.format(**row) in there for row in rows)
+        classes.append(values)
+    if not used:
+        return None
+    if not any("{folder}" in values.get("mask", "") for values in classes):
+        pattern = f"{spec.pattern}".removesuffix(".+") + f"(?:.+/)?{_STEM}"
+    left_out = catalog.left_out["path"].to_pylist()
+    folders = {folder for path in left_out for folder in path.split("/")[:-1]}
+    own = [phrase for phrase in spec.leave_out if any(contains(name, [phrase]) for name in folders)]
+    described = {"name": spec.name, "pattern": pattern, "classes": classes}
+    if spec.authentic_by == "flag":
+        described["authentic"] = spec.class_names[0]
+    described |= {"leave_out": own or list(spec.leave_out[:1])}  # masks beside images, too
+    defaults = DatasetSpec(**described)
+    for key in ("splits", "generators", "default_split", "validation_fraction", "max_pixels"):
+        if (value := getattr(spec, key)) != getattr(defaults, key):
+            described[key] = value
+    return described, used
 
 
-def _mask_template(catalog: Catalog, masks: list[str]) -> str | None:
-    """Return the path of masks as a spec names it, if they are called like their images."""
-    by_stem = {PurePosixPath(path).stem: PurePosixPath(path) for path in masks}
-    fakes = catalog.table.filter(pc.greater(catalog.table["label"], 0))["path"].slice(0, _MANY)
+def _mask_template(rows: list[dict[str, str]], masks: list[str]) -> str | None:
+    """Return the path of masks as a spec names it, if they are called like their images.
+
+    Args:
+        rows: what the groups of a spec's pattern matched in the paths of images, with the groups
+            folder and stem.
+        masks: paths of masks.
+    """
+    by_stem: dict[str, list[PurePosixPath]] = {}
+    for path in map(PurePosixPath, masks):
+        by_stem.setdefault(path.stem, []).append(path)
     found: Counter[str] = Counter()
-    for path in map(PurePosixPath, fakes.to_pylist()):
+    for row in rows:
         for ending in _MASK_ENDINGS:
-            if (mask := by_stem.get(f"{path.stem}{ending}")) is not None:
-                found[str(mask.with_name(f"{{stem}}{ending}{mask.suffix}"))] += 1
-                break
+            for mask in by_stem.get(f"{row['stem']}{ending}", []):
+                folder = "" if mask.parent == PurePosixPath() else f"{mask.parent}/"
+                name = f"{{stem}}{ending}{mask.suffix}"
+                named = "/".join(_as_group(part, row) for part in folder.split("/"))
+                found.update({f"{{folder}}{name}"} if folder == row["folder"] else
+                             {f"{folder}{name}", f"{named}{name}"})  # fmt: skip
     return found.most_common(1)[0][0] if found else None
+
+
+def _as_group(part: str, row: dict[str, str]) -> str:
+    """Return the name of a folder, or the group in braces that matched this name."""
+    return next((f"{{{name}}}" for name in ("split", "class") if row.get(name) == part), part)

@@ -83,6 +83,8 @@ def describe_coverage(found: MaskCoverage) -> str:
     text = f"{counted(found.count, 'mask')}, {found.empty:,} empty, {found.full:,} full"
     if found.quantiles:
         text += f", median coverage {found.quantiles[2]:.1%}"
+    if found.missing:
+        text += f", and {found.missing:,} of {found.count + found.missing:,} images have no mask"
     return text
 
 
@@ -106,15 +108,22 @@ def coverage_by_class(table: pa.Table, classes: tuple[str, ...]) -> dict[str, Ma
     """
     labels = table["label"].to_numpy()
     fractions = table[COVERAGE].to_numpy()  # nan for null
-    found = {n: fractions[(labels == k) & ~np.isnan(fractions)] for k, n in enumerate(classes)}
-    return {name: coverage_of(part) for name, part in found.items() if len(part)}
+    found = {}
+    for label, name in enumerate(classes):
+        own = fractions[labels == label]
+        has_mask = ~np.isnan(own)
+        if has_mask.any():
+            missing = int((~has_mask).sum()) if label else 0  # authentic images need none
+            found[name] = coverage_of(own[has_mask]).model_copy(update={"missing": missing})
+    return found
 
 
 def coverage_rows(found: dict[str, MaskCoverage]) -> tuple[list[str], list[list[str]]]:
     """Return the headers and rows of a table of coverage by class."""
-    headers = ["class", "masks", "empty", "full", "smallest", "25%", "median", "75%", "largest"]
+    headers = ["class", "masks", "empty", "full", "without mask", "smallest", "25%", "median",
+               "75%", "largest"]  # fmt: skip
     return headers, [
-        [name, f"{c.count:,}", f"{c.empty:,}", f"{c.full:,}",
+        [name, f"{c.count:,}", f"{c.empty:,}", f"{c.full:,}", f"{c.missing:,}",
          *(f"{q:.1%}" for q in c.quantiles or ())]
         for name, c in found.items()
     ]  # fmt: skip
@@ -164,7 +173,9 @@ def read_masks(
         return nothing, None
     masks, detection = measure_masks(spec, root, files.take(pa.array(rows)), progress)
     orphans = len(_orphans(spec, files, left_out))
-    found = _judge(spec, masks, detection, _info(spec, masks, detection.coding, orphans))
+    labels = np.concatenate([masks.labels, files.filter(files["mask"].is_null())["label"]])
+    info = _info(spec, masks, labels, detection.coding, orphans)
+    found = _judge(spec, masks, detection, info)
     of_fakes = masks.labels > 0
     used = ~masks.failed & of_fakes & (masks.coverage > 0)
     unusable = masks.failed & of_fakes
@@ -177,8 +188,23 @@ def read_masks(
     return files.append_column("error", pa.array(reasons, pa.string(), from_pandas=True)), found
 
 
-def _info(spec: DatasetSpec, masks: MeasuredMasks, coding: MaskCoding, orphans: int) -> MaskInfo:
-    columns = {"label": pa.array(masks.labels), COVERAGE: pa.array(masks.coverage)}
+def _info(
+    spec: DatasetSpec, masks: MeasuredMasks, labels: np.ndarray, coding: MaskCoding, orphans: int
+) -> MaskInfo:
+    """Return what a run keeps of masks.
+
+    Args:
+        spec: the dataset.
+        masks: those of the images that name one.
+        labels: int [n], of these images, then of those without a mask.
+        coding: what the pixels of the masks mean.
+        orphans: number of mask files without an image.
+    """
+    coverage = np.full(len(labels), np.nan)
+    coverage[: len(masks.coverage)] = masks.coverage
+    used = np.ones(len(labels), bool)
+    used[: len(masks.failed)] = ~masks.failed  # fakes whose masks fail are no part of the dataset
+    columns = {"label": pa.array(labels[used]), COVERAGE: pa.array(coverage[used])}
     return MaskInfo(
         **asdict(coding),
         detected=bool(_detected(spec)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import run_at, train_small, write_images
@@ -21,7 +22,11 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import DatasetInfo, RunInfo, TrainingImages, View
+from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibration import fit_temperature, log_loss
+from tfdetect.evaluation.cross_fitting import FILE as CROSS_FITTING
+from tfdetect.evaluation.cross_fitting import CrossFitting, cross_fitted
+from tfdetect.evaluation.operating_points import abstention_band, operating_points
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fisher_fusion import evidence
 from tfdetect.fusion.fused_run import training_images_of
@@ -40,6 +45,7 @@ def scores_of(logits, fake, groups=None, datasets=None, features=None):
         np.array(groups if groups is not None else [f"g{n}" for n in range(count)], object),
         np.array(datasets if datasets is not None else ["d"] * count, object),
         np.zeros((count, 1)) if features is None else features,
+        np.array([f"{n:032x}" for n in range(count)]),
     )  # fmt: skip
 
 
@@ -311,6 +317,102 @@ def test_an_ensemble_whose_validation_images_are_of_two_groups(trained, tmp_path
     page = (run.path / "fusion.html").read_text()
     assert "Results on validation (optimistic)" in page
     assert not json.loads((run.path / "fusion.json").read_text())["cross_fitted"]
+    assert run.info.cross_fitted is False and not (run.path / CROSS_FITTING).exists()
+    assert "not cross-fitted" in (run.path / "report.html").read_text()
+
+
+def test_shifts_are_found_by_hash_and_keep_the_ratios_of_kinds(tmp_path):
+    hashes = np.array([f"{n:016x}{'0' * 16}" for n in (2**64 - 1, 3, 7)])
+    CrossFitting.of(hashes, np.array([-2.0, 1.5, 0.25])).save(tmp_path)
+    found = CrossFitting.load(tmp_path)
+    rows = pa.table({"hash": [hashes[1], f"{5:016x}{'0' * 16}", hashes[0], hashes[2]]})
+    shifts = found.shifts_of(rows)
+    assert shifts.tolist() == [1.5, 0, -2, 0.25]
+
+    run = Run(tmp_path, RunInfo(
+        status="complete", class_names=("real", "swap", "gan"),
+        views=(View(size=(8, 8), policy="stretch"),), dataset=DatasetInfo(name="d", fingerprint="")
+    ))  # fmt: skip
+    before = np.array([[0.5, 0.375, 0.125], [0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [np.nan] * 3])
+    logits = np.array([0, 0, np.log(4), np.nan])
+    columns = {"logit": pa.array(logits, from_pandas=True)}
+    for name, values in zip(run.class_names, before.T):
+        columns[f"probability_{name}"] = pa.array(values, from_pandas=True)
+    table = cross_fitted(pa.table(columns), run, shifts)
+    after = np.stack([table[f"probability_{name}"].to_numpy() for name in run.class_names], axis=1)
+    expected = logits + np.array([1.5, 0, -2, 0])
+    np.testing.assert_allclose(table["logit"].to_numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(after[:, 0], expit(-expected), rtol=1e-6)
+    np.testing.assert_allclose(after[:3, 1] / after[:3, 2], [3, 1, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(after[:3].sum(axis=1), 1, rtol=1e-6)
+
+    (tmp_path / CROSS_FITTING).write_bytes(b"x")
+    with pytest.raises(UserError, match="cross_fitting.npy cannot be read"):
+        CrossFitting.load(tmp_path)
+    (tmp_path / CROSS_FITTING).unlink()
+    assert CrossFitting.load(tmp_path) is None
+
+
+def test_validation_is_measured_and_thresholds_chosen_on_cross_fitted_scores(
+    trained, tmp_path, capsys
+):
+    """Labels that chance decides: a gate learns them by heart, and knows no new image."""
+    from tfdetect.calibrate import main as calibrate_command
+    from tfdetect.evaluate import main as evaluate_command
+    from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.models.saving import load_detector
+
+    rng, rows = np.random.default_rng(7), []
+    write_images(tmp_path / "d", 150, 0, side=32, seed=7)
+    for number in range(150):
+        split = "train" if number < 10 else "validation" if number < 110 else "test"
+        label = ("real", "fake")[number % 2 if number < 4 else int(rng.integers(2))]
+        rows.append(f"{number:03d}.png,{label},{split}")
+    (tmp_path / "d" / "manifest.csv").write_text("\n".join(["path,label,split", *rows]))
+    run = fuse([trained["small"], trained["large"]], tmp_path, "--fusion", "gated",
+               "--dataset", str(tmp_path / "d"))  # fmt: skip
+    compared = json.loads((run.path / "fusion.json").read_text())
+    claimed = compared["splits"]["validation"]["all"]["fusions"]["gated"]
+    own = run.results["validation"]["metrics"]
+    assert compared["cross_fitted"] and run.info.cross_fitted
+    for key in ("accuracy", "auc", "ap"):  # the others depend on the calibration
+        assert own[key]["value"] == pytest.approx(claimed[key]["value"], abs=2e-5), key
+    claimed = compared["splits"]["test"]["all"]["fusions"]["gated"]
+    for key in ("accuracy", "auc", "ap"):
+        value = run.results["test"]["metrics"][key]["value"]
+        assert value == pytest.approx(claimed[key]["value"], abs=2e-5), key
+    table = prediction_tables.read(run.path, "validation")
+    fake, p = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
+    # The fusion itself has seen these images.
+    paths = [str(tmp_path / "d" / path) for path in table["path"].to_pylist()]
+    seen = predict_files(run, load_detector(run), paths, progress=False)["p_fake"].to_numpy()
+    assert roc_auc_score(fake, seen) > own["auc"]["value"] + 0.15
+
+    points, band = operating_points(p, fake), abstention_band(p, fake, run.threshold)
+    for name in ("fpr_5", "eer", "balanced"):
+        chosen = run.info.operating_points[name]
+        assert chosen.threshold == pytest.approx(points[name].threshold, abs=1e-6)
+        assert (chosen.fpr, chosen.tpr) == (points[name].fpr, points[name].tpr)
+    assert run.threshold == run.info.operating_points["balanced"].threshold
+    assert run.abstention_band == (pytest.approx(band.low), pytest.approx(band.high))
+    promised = run.info.operating_points["fpr_5"]
+    assert promised.tpr < operating_points(seen, fake)["fpr_5"].tpr - 0.1
+    page = (run.path / "report.html").read_text()
+    assert "scores are cross-fitted" in page and "not cross-fitted" not in page
+    assert "cross-fitted" in (run.path / "model_card.md").read_text()
+
+    # Later commands score these images in the same way.
+    assert run_command(calibrate_command, [str(run.path)]) == 0
+    again = open_run(run.path)
+    assert again.info.operating_points == run.info.operating_points
+    assert again.info.calibration == run.info.calibration
+    capsys.readouterr()
+    assert run_command(evaluate_command, [str(run.path), "--split", "validation", "--json",
+                                          "--output", str(tmp_path / "again")]) == 0  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["validation"]["metrics"] == own
+    (run.path / CROSS_FITTING).unlink()
+    assert run_command(evaluate_command, [str(run.path), "--split", "validation"]) == 2
+    assert "cross_fitting.npy, by which" in capsys.readouterr().err
 
 
 def images_of(folder):

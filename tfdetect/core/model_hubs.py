@@ -34,7 +34,8 @@ from tfdetect.core.text import printable
 SAFE_FILES = (
     "run.json", "experiment.yaml", "ensemble.yaml", "dataset.yaml", "metrics.json", "history.csv",
     "skipped.csv", "README.md", "model_card.md", "domain.npy", "training_images.npy",
-    "model.keras", "detector.onnx", "exports/exports.json", "exports/detector.keras",
+    "cross_fitting.npy", "model.keras", "detector.onnx", "exports/exports.json",
+    "exports/detector.keras",
     "exports/detector.onnx", "exports/detector_float16.onnx", "exports/detector*.tflite",
 )  # fmt: skip
 SOURCE_FILE = "source.json"  # of a fetched run: where it comes from, with its revision

@@ -347,6 +347,9 @@ class RunInfo(Document):
             was trained.
         fusion: how the members of an ensemble are fused.
         members: for an ensemble, the names of the runs that it was fused from.
+        cross_fitted: for an ensemble, whether calibration, thresholds, band and figures are based
+            on scores of validation images by fusions that were fitted without their groups; none
+            of other runs, and of ensembles of earlier versions.
         lineage: the run that the training started from, the one that this started from, and so on.
         teacher: another run whose answers it learned.
         epochs: number of epochs trained.
@@ -382,6 +385,7 @@ class RunInfo(Document):
     published_weights: PublishedWeights | None = None
     fusion: str | None = None
     members: tuple[str, ...] = ()
+    cross_fitted: bool | None = None
     lineage: tuple[Ancestor, ...] = ()
     teacher: Teacher | None = None
     epochs: int | None = None

@@ -26,6 +26,7 @@ from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibrate_run import calibrate_run
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
+from tfdetect.evaluation.cross_fitting import cross_fitted, held_out_shifts
 from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_counts, verdict_metrics
@@ -83,6 +84,9 @@ def evaluate_run(
     A calibration also writes hashes of the training images into the run's folder, or removes them
     from there; nothing else is written.
 
+    On its own dataset, an ensemble with cross-fitted scores is measured and calibrated on them:
+    images that its fusion was fitted on are scored as by a fusion fitted without their group.
+
     Args:
         run: the run; its run.json is not changed.
         catalog: the dataset.
@@ -116,19 +120,21 @@ def evaluate_run(
         compiled = compiled or CompiledDetector(run, detector)
         predict = partial(predict_rows, detector=compiled, batch_size=batch_size)
     old, tables = run, dict[str, pa.Table]()
-    before: dict[str, dict[str, float]] = {}
+    before: dict[str, dict[str, float] | None] = {}
     examples: dict[str, MaskExamples] = {}
     for split, rows in parts.items():
         log(f"evaluating {counted(rows.num_rows, 'image')} of {split}")
-        current = uncalibrated(run) if calibrate else run
+        shifts = held_out_shifts(run, rows) if own else np.zeros(rows.num_rows)
+        raw = calibrate is not None or shifts.any()
+        current = uncalibrated(run) if raw else run
         table = predict(current, catalog, rows, own and split == "validation")
+        table = cross_fitted(table, run, shifts) if shifts.any() else table
         if calibrate:
             if not tables:
                 run = with_limit(run, table, log) if own else run
                 run = calibrate_run(run, rows, table, calibrate, log)
-            if old.info.operating_points:
-                earlier = complete(rows, recalibrate(table, old))
-                before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
+            before[split] = _verdicts_before(old, rows, table, run.info.prior)
+        if raw:
             table = recalibrate(table, run, shorter_sides(rows))
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if images_in_report and run.predicts_masks:
@@ -140,6 +146,16 @@ def evaluate_run(
     }
     shown = catalog if images_in_report else None
     return Evaluation(run, results, tables, catalog.name, catalog.warnings, shown, examples)
+
+
+def _verdicts_before(
+    old: Run, rows: pa.Table, table: pa.Table, prior: float | None
+) -> dict[str, float] | None:
+    """Return the metrics of the verdicts before a calibration; None of a run without thresholds."""
+    if not old.info.operating_points:
+        return None
+    earlier = complete(rows, recalibrate(table, old))
+    return verdict_metrics(earlier, old.threshold, prior)
 
 
 def _measured(

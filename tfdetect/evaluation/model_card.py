@@ -13,6 +13,7 @@ from tfdetect.evaluation.result_tables import (
 )
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
+    cross_fitting_sentence,
     describe_detector,
     facts,
     mask_threshold_sentence,
@@ -51,6 +52,7 @@ def model_card(run: Run, results: SplitResults, calibrated_since: str = "") -> s
         f"- {measured_sentence(results)} On images of other generators, cameras, sizes or "
         "compressions it can be wrong with high confidence.\n"
         f"- {calibration_sentence(run)}\n- {threshold_sentence(run)}\n"
+        + (f"- {text}\n" if (text := cross_fitting_sentence(run)) else "")
         + (f"- {mask_threshold_sentence(run)}\n" if run.predicts_masks else "")
         + f"- Every image is brought to {views}.",
         "## How to use",

@@ -51,6 +51,26 @@ def calibration_sentence(run: Run) -> str:
     )
 
 
+def cross_fitting_sentence(run: Run) -> str:
+    """Return whose validation scores an ensemble is measured and calibrated on; "" if unknown."""
+    if run.info.cross_fitted is None:
+        return ""
+    if run.info.cross_fitted:
+        return (
+            "The fusion was fitted on the validation images, so their scores are cross-fitted: "
+            "each image is scored by fusions that were fitted without its group. The validation "
+            "figures and predictions, and what is chosen on validation (calibration, operating "
+            "points, threshold, abstention band), are based on these scores. New images are scored "
+            "by the fusion that was fitted on all validation images."
+        )
+    return (
+        "The validation scores of this ensemble are not cross-fitted: it is measured on the images "
+        "that its fusion was fitted on. The validation figures are optimistic, and so is what is "
+        "chosen on validation (calibration, operating points, threshold, abstention band): expect "
+        "more errors on new images, and calibrate the ensemble on other images if you can."
+    )
+
+
 def _images(run: Run) -> str:
     """Return on which images the run was calibrated."""
     fitted = run.info.calibration

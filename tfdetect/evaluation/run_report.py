@@ -26,6 +26,7 @@ from tfdetect.evaluation.prediction_tables import by_generator, ranks_of
 from tfdetect.evaluation.result_tables import ResultTable, warnings_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
+    cross_fitting_sentence,
     describe_detector,
     facts,
     fake_means,
@@ -69,7 +70,8 @@ def _write_report(found: Evaluation, output: Path) -> None:
     sections = [
         html.Section(f"{first.title} results", first.metrics()),
         html.Section("Thresholds and calibration", html.join(
-            html.text(calibration_sentence(run), threshold_sentence(run)), first.thresholds()
+            html.text(calibration_sentence(run), threshold_sentence(run)), first.thresholds(),
+            html.text(cross_fitting_sentence(run), small=True) if run.info.cross_fitted else None,
         )),
         html.Section("ROC, precision and confusion matrix", first.curves()),
         html.Section("Masks", first.masks()),
@@ -271,7 +273,9 @@ class _SplitReport:
         }
         titles = {
             "validation": "The validation split selected the best epoch, the calibration and the "
-            "thresholds, so its figures are optimistic.",
+            "thresholds, so its figures are optimistic."
+            if self.run.info.cross_fitted is None
+            else cross_fitting_sentence(self.run),
             "train": "The detector was trained on these images, so the figures are optimistic.",
         }
         sections = []
@@ -374,6 +378,8 @@ def _epoch_cell(name: str, value: float) -> str:
 
 def _warnings(run: Run, results: SplitResults, data_warnings: Sequence[str]) -> list[str]:
     found = list(data_warnings)
+    if run.info.cross_fitted is False:
+        found.append(cross_fitting_sentence(run))
     for split in ordered(results):
         result = results[split]
         found += [f"{split}: {message}" for message in warnings_of(split, result)]

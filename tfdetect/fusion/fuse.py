@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from tfdetect.core import console
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
+from tfdetect.evaluation.cross_fitting import CrossFitting
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
 from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
@@ -19,6 +22,7 @@ from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
 from tfdetect.fusion.network import FusionNetwork
 from tfdetect.fusion.score_members import score_members
+from tfdetect.fusion.scores import MemberScores
 
 _MAX_GATED_MEMBERS = 4  # a gate of more takes long; it is fitted only if it is asked for
 _DENSE_IMAGES = 10_000  # below, ten epochs of the dense unit are too few steps
@@ -64,6 +68,11 @@ def fuse(
     fused = _build(members, network, fusions[chosen], path.name, settings.masks)
     if settings.epochs:
         fine_tune(fused, catalog, settings, log)
+    if comparison.cross_fitted and not _scores_differ(fused, settings):
+        crossed = comparison.splits["validation"].fusions[chosen]
+        fused = replace(
+            fused, cross_fitting=_cross_fitting(fused, members, scores["validation"], crossed)
+        )
 
     # 3. Write the run and the comparison.
     kept = fused.members
@@ -97,6 +106,31 @@ def _is_cheap(name: str, members: Members) -> bool:
     return name != "dense"  # trained by gradient descent, six times with cross-fitting
 
 
+def _scores_differ(fused: FusedDetector, settings: FusionSettings) -> bool:
+    """Return whether the detector's scores are others than those that the fusion was fitted on.
+
+    So they are after fine-tuning, and where detectors of masks read whole images in tiles.
+    """
+    tiles = fused.mask_weights and any(cuts_windows(v.policy) for v in fused.members.views)
+    return bool(settings.epochs or tiles)
+
+
+def _cross_fitting(
+    fused: FusedDetector, members: Members, scores: MemberScores, crossed: np.ndarray
+) -> CrossFitting:
+    """Return by how much the logits change without an image's group in the fit.
+
+    Args:
+        fused: the detector, perhaps of fewer members.
+        members: all members.
+        scores: those of all members for the images that the fusion was fitted on.
+        crossed: the cross-fitted logits of these images, float [n].
+    """
+    kept = [members.names.index(name) for name in fused.members.names]
+    fitted = fused.fusion(replace(scores, logits=scores.logits[:, kept]))
+    return CrossFitting.of(scores.hashes, crossed - fitted)
+
+
 def _warnings(
     members: Members,
     settings: FusionSettings,
@@ -119,7 +153,8 @@ def _warnings(
     if members.mask_members and any(cuts_windows(v.policy) for v in members.views):
         warnings.append(
             "Members read whole images in tiles, but the weights and these tables are based on "
-            "the central windows; report.html has the figures for whole images."
+            "the central windows; report.html has the figures for whole images, which are not "
+            "cross-fitted."
         )
     if removed := [name for name in members.names if name not in kept.names]:
         warnings.append(f"Removed because their weight is close to 0: {', '.join(removed)}.")
@@ -138,7 +173,8 @@ def _warnings(
     if settings.epochs:
         warnings.append(
             f"The tables show the ensemble before it was fine-tuned for {settings.epochs} epochs; "
-            "report.html has the figures of the fine-tuned run."
+            "report.html has the figures of the fine-tuned run. Fine-tuning is not cross-fitted: "
+            "its validation figures, thresholds and calibration are optimistic."
         )
     if not cross_fitted:
         warnings.append(

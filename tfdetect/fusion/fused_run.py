@@ -20,6 +20,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import dataset_info
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
+from tfdetect.evaluation.cross_fitting import CrossFitting
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.fusion.fusions import Fusion
@@ -39,12 +40,15 @@ class FusedDetector:
         model: from images to the fused logits and masks.
         mask_weights: the weight of each member's mask in the fused one, by the member's name;
             empty where no masks are fused.
+        cross_fitting: how the scores of validation images change without their groups in the fit
+            of the fusion; None where that is not known.
     """
 
     members: Members
     fusion: Fusion
     model: keras.Model
     mask_weights: dict[str, float]
+    cross_fitting: CrossFitting | None = None
 
 
 def write_fused_run(
@@ -70,6 +74,8 @@ def write_fused_run(
         write_text(folder / "ensemble.yaml", document)
         write_text(folder / "dataset.yaml", spec.to_yaml())
         write_model(fused.model, folder / "model.keras")
+        if fused.cross_fitting is not None:
+            fused.cross_fitting.save(folder)
         run = Run(
             folder,
             RunInfo(
@@ -79,6 +85,7 @@ def write_fused_run(
                 predicts_masks=predicts_masks(fused.model),
                 fusion=fusion.name,
                 members=tuple(members.names),
+                cross_fitted=fused.cross_fitting is not None,
                 dataset=dataset_info(spec, catalog, training_images_of(members.runs)),
                 parameters=fused.model.count_params(),
                 command=command_line("ensemble"),

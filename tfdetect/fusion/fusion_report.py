@@ -128,7 +128,8 @@ def _explanation(split: str, values: FusionResult) -> str:
     common = (
         "Members have the temperature and the threshold that fit validation best, and this run's "
         "own calibration comes after the fusion: accuracy, log-loss and ECE may differ from those "
-        "in their reports. Brackets: 95% intervals."
+        "in their reports. The threshold is that of P(fake) before this calibration, for the "
+        "accuracy. Brackets: 95% intervals."
     )
     if split == "test":
         return f"Fusions were fitted on all of validation. {common}"
@@ -224,17 +225,21 @@ def _part_title(split: str, part: str) -> str:
 
 
 def _metric_columns() -> list[str]:
-    return ["detector", *(NAMES[key] for key in METRICS)]
+    return ["detector", "threshold", *(NAMES[key] for key in METRICS)]
 
 
 def _metric_rows(values: FusionResult, part: FusionPart) -> list[list[str]]:
     """Return the rows of a table: the chosen fusion, the members, the other fusions."""
-    chosen = values["fusion"]
-    named = [(f"this run ({chosen} fusion)", part["fusions"][chosen])]
-    named += [(f"member {name}", metrics) for name, metrics in part["members"].items()]
-    named += [(f"{name} fusion", metrics) for name, metrics in part["fusions"].items()
+    chosen, thresholds = values["fusion"], values["thresholds"]
+    of_members, of_fusions = thresholds["members"], thresholds["fusions"]
+    named = [(f"this run ({chosen} fusion)", of_fusions[chosen], part["fusions"][chosen])]
+    named += [(f"member {name}", of_members[name], each) for name, each in part["members"].items()]
+    named += [(f"{name} fusion", of_fusions[name], each) for name, each in part["fusions"].items()
               if name != chosen]  # fmt: skip
-    return [[name, *(format_interval(metrics[key]) for key in METRICS)] for name, metrics in named]
+    return [
+        [name, f"{threshold:.3f}", *(format_interval(metrics[key]) for key in METRICS)]
+        for name, threshold, metrics in named
+    ]
 
 
 def _gain_rows(values: FusionResult) -> list[list[str]]:

@@ -61,5 +61,6 @@ def score_members(
             groups=np.array(table["group"].to_pylist(), object),
             datasets=np.array(table["dataset"].to_pylist(), object),
             features=np.concatenate(features),
+            hashes=np.array(table["hash"].to_pylist(), str),
         )
     return scores

@@ -15,6 +15,7 @@ class MemberScores:
         groups: names [n]; images of one group must not be in different folds.
         datasets: names [n].
         features: the members' features side by side, float [n, F].
+        hashes: content hashes of the images, hexadecimal, [n].
     """
 
     logits: np.ndarray
@@ -22,6 +23,7 @@ class MemberScores:
     groups: np.ndarray
     datasets: np.ndarray
     features: np.ndarray
+    hashes: np.ndarray
 
     def take(self, rows: np.ndarray) -> "MemberScores":
         """Return the scores of some rows."""

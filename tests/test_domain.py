@@ -1,5 +1,6 @@
 """Images that a detector was not made for, and images that it was trained on."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -85,16 +86,31 @@ def test_constant_features_have_a_distance():
     assert distance(features).max() < 1e-3 < 1 < distance(features + 1).min()
 
 
+OBJECTS = io.BytesIO()
+np.save(OBJECTS, np.array([{}], object))
+OBJECTS = OBJECTS.getvalue()
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"no array", np.zeros((2, 3)).tobytes(),
+        b"", b"no array", b"\x80\x04N.", OBJECTS, np.zeros((2, 3)).tobytes(),
         b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9, 9), }\n",
     ],
 )  # fmt: skip
 def test_a_damaged_file_of_features_gets_one_message(tmp_path, data):
     (tmp_path / "domain.npy").write_bytes(data)
-    with pytest.raises(UserError, match="domain.npy cannot be read"):
+    (tmp_path / "training_images.npy").write_bytes(data)
+    for name, load in (("domain", lambda folder: FeatureDistance.load(folder, 1.0)),
+                       ("training_images", TrainingHashes.load)):  # fmt: skip
+        with pytest.raises(UserError) as raised:
+            load(tmp_path)
+        assert f"{name}.npy is damaged: it " in str(raised.value)
+        assert "Copy the run again" in str(raised.value) and "pickle" not in str(raised.value)
+
+
+def test_a_missing_file_of_features_is_called_missing(tmp_path):
+    with pytest.raises(UserError, match="domain.npy is missing. Copy the run again"):
         FeatureDistance.load(tmp_path, 1.0)
 
 

@@ -46,6 +46,19 @@ def dead_process():
     return done.pid
 
 
+@pytest.mark.parametrize("kind", [UserError, OSError])
+@pytest.mark.parametrize("context", [lambda folder: staged(folder, copy=True), merged])
+def test_errors_name_the_folder_not_its_staged_copy(kind, context, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("k/r").mkdir(parents=True)
+    with pytest.raises(kind) as raised, context(Path("k/r")) as folder:
+        assert ".staged-" in str(folder)
+        if kind is UserError:
+            raise UserError(f"{folder / 'model.keras'} is damaged.")
+        (folder / "none" / "x").touch()
+    assert ".staged-" not in str(raised.value) and "k/r/" in str(raised.value)
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     target = tmp_path / f"{'n' * 250}.txt"  # with a prefix, the name would be too long
     write_text(target, "old")

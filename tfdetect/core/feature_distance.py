@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdetect.core.disk import replacing
-from tfdetect.core.errors import UserError
-from tfdetect.core.text import shell_command
+from tfdetect.core.files import damaged_part, load_array
 
 FILE = "domain.npy"
 MAX_COMPONENTS = 32
@@ -78,14 +77,11 @@ class FeatureDistance:
             UserError: the file is missing or damaged.
         """
         try:
-            table = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
+            table = load_array(folder / FILE, mapped=True)
             if table.ndim != 2 or table.dtype != np.float32 or not np.isfinite(table).all():
                 raise ValueError(f"it is no table of finite float32 but {table.dtype}")
             if not (np.linalg.norm(table[1:], axis=1) > 0).all():
                 raise ValueError("a component is zero")
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make it again with: "
-                f"{shell_command('calibrate', folder)}"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise damaged_part(folder, FILE, error) from error
         return cls(np.array(table[0]), np.array(table[1:]), rest)

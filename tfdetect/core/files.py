@@ -17,12 +17,13 @@ from tfdetect.core import storage
 from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
 from tfdetect.core.errors import UserError
 from tfdetect.core.process import deferred_signals, lock_directory
-from tfdetect.core.text import csv_cell
+from tfdetect.core.text import csv_cell, shell_command
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _OLD = ".replaced"
+_ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")  # with which .npy and .npz files begin
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -147,9 +148,10 @@ def staged(
             files that are replaced, never written in place.
         beside: stage next to this folder, on the same disk, instead of next to `folder`.
     """
-    name, folder = folder.name, folder.resolve() if folder.is_symlink() else folder
+    name, given = folder.name, folder
+    folder = folder.resolve() if folder.is_symlink() else folder
     recover(folder)
-    with _staged_folder(beside or folder) as above:
+    with _staged_folder(beside or folder) as above, _errors_name(above / name, given):
         new = above / name
         if copy and folder.is_dir():
             copy_folder(folder, new, linked)
@@ -169,9 +171,12 @@ def merged(folder: Path) -> Iterator[Path]:
     Otherwise the finished files are moved one after the other, so that a kill in these
     milliseconds leaves some files of before, each one whole.
     """
-    name, folder = folder.name or "results", folder.resolve()
+    name, given, folder = folder.name or "results", folder, folder.resolve()
     inside = folder.is_dir() and _is_fixed(folder)
-    with _staged_folder(folder / name if inside else folder) as above:
+    with (
+        _staged_folder(folder / name if inside else folder) as above,
+        _errors_name(above / name, given),
+    ):
         new = above / name
         new.mkdir()
         yield new
@@ -201,6 +206,67 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(hidden, ignore_errors=True)
                 if lock is not None:
                     os.close(lock)
+
+
+@contextmanager
+def _errors_name(new: Path, folder: Path) -> Iterator[None]:
+    """Let errors about what is in a staged folder name the folder whose place it takes."""
+
+    def named(text: Any) -> Any:
+        return text.replace(str(new), str(folder)) if isinstance(text, str) else text
+
+    try:
+        yield
+    except UserError as error:
+        error.args = tuple(map(named, error.args))
+        raise
+    except OSError as error:
+        error.filename, error.filename2 = named(error.filename), named(error.filename2)
+        raise
+
+
+def load_array(path: Path, mapped: bool = False) -> Any:
+    """Return the array of a .npy file, or the arrays of a .npz file, which hold no Python objects.
+
+    Args:
+        path: the file.
+        mapped: whether the array stays on the disk, and is read where it is used.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged; the message says how.
+    """
+    import numpy as np
+
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if not start:
+        raise ValueError("it is empty")
+    if not start.startswith(_ARRAYS):  # NumPy takes it for a pickle, and says how to load that
+        raise ValueError("it holds no NumPy array")
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        what = "Python objects" if "pickle" in str(error) else f"no whole array ({error})"
+        raise ValueError(f"it holds {what}") from error
+
+
+def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError:
+    """Return the error about a file of a run that `calibrate` can make again.
+
+    Args:
+        run: its folder.
+        name: of the file.
+        error: why it cannot be read.
+    """
+    missing = isinstance(error, FileNotFoundError)
+    what = "is missing" if missing else f"is damaged: {error}"
+    if isinstance(error, OSError) and not missing:
+        what = f"cannot be read: {error.strerror or error}"
+    return UserError(
+        f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again with: "
+        f"{shell_command('calibrate', run)}"
+    )
 
 
 def _is_fixed(folder: Path) -> bool:

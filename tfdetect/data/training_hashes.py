@@ -8,8 +8,7 @@ import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.disk import replacing
-from tfdetect.core.errors import UserError
-from tfdetect.core.text import shell_command
+from tfdetect.core.files import damaged_part, load_array
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
@@ -89,14 +88,11 @@ class TrainingHashes:
         if not (folder / FILE).is_file():
             return None
         try:
-            table = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
+            table = load_array(folder / FILE, mapped=True)
             if table.dtype != _TYPE or table.ndim != 1:
                 raise ValueError(f"it is no list of hashes but {table.dtype} {list(table.shape)}")
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make it again with: "
-                f"{shell_command('calibrate', folder)}"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise damaged_part(folder, FILE, error) from error
         return cls(table)
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import load_array
 from tfdetect.training.monitor import Monitor
 from tfdetect.training.weight_average import AverageWeights
 
@@ -191,7 +192,7 @@ class TrainState(keras.callbacks.Callback):
         if not file.exists():
             return
         try:
-            with np.load(file) as saved:
+            with load_array(file) as saved:
                 state = json.loads(str(saved["state"]))
                 for kind, values in (("variable", self._values), ("metric", self._metrics)):
                     count = sum(name.startswith(f"{kind}_") for name in saved.files)

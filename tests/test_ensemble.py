@@ -358,8 +358,11 @@ def test_validation_is_measured_and_thresholds_chosen_on_cross_fitted_scores(
 ):
     """Labels that chance decides: a gate learns them by heart, and knows no new image."""
     from tfdetect.calibrate import main as calibrate_command
+    from tfdetect.data.describe import read_data
     from tfdetect.evaluate import main as evaluate_command
+    from tfdetect.evaluation.evaluate_run import predict_rows
     from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.evaluation.streamed_metrics import measure_streamed
     from tfdetect.models.saving import load_detector
 
     rng, rows = np.random.default_rng(7), []
@@ -410,6 +413,17 @@ def test_validation_is_measured_and_thresholds_chosen_on_cross_fitted_scores(
     assert run_command(evaluate_command, [str(run.path), "--split", "validation", "--json",
                                           "--output", str(tmp_path / "again")]) == 0  # fmt: skip
     assert json.loads(capsys.readouterr().out)["validation"]["metrics"] == own
+    catalog, detector = read_data(run.dataset_spec(), run.roots, False), load_detector(run)
+
+    def parts_of(run, catalog, rows, own_validation):
+        for part in (rows.slice(0, 60), rows.slice(60)):
+            yield part, predict_rows(run, catalog, part, own_validation, detector=detector,
+                                     batch_size=16, progress=False)  # fmt: skip
+
+    streamed = measure_streamed(run, catalog, ("validation",), parts_of)["validation"]
+    assert streamed["confusion"] == run.results["validation"]["confusion"]
+    assert streamed["metrics"]["auc"] == pytest.approx(own["auc"]["value"], abs=1e-3)
+
     (run.path / CROSS_FITTING).unlink()
     assert run_command(evaluate_command, [str(run.path), "--split", "validation"]) == 2
     assert "cross_fitting.npy, by which" in capsys.readouterr().err

@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.data.catalog import Catalog
+from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
+from tfdetect.evaluation.cross_fitting import cross_fitted, held_out_shifts
 from tfdetect.evaluation.metrics import BINS
+from tfdetect.evaluation.prediction_columns import recalibrate, uncalibrated
 from tfdetect.evaluation.verdicts import is_fake
 
 HISTOGRAM = 50  # equal bins of P(fake)
@@ -39,6 +41,8 @@ def measure_streamed(
 ) -> dict[str, StreamedResult]:
     """Return the metrics of splits whose predictions come part by part and are not kept.
 
+    The cross-fitted scores of an ensemble are used as in `evaluate_run`.
+
     Args:
         run: the run.
         catalog: the dataset.
@@ -52,12 +56,17 @@ def measure_streamed(
         UserError: the dataset has no image in any of the splits.
     """
     own, found = is_own_dataset(run, catalog), dict[str, StreamedResult]()
+    shifted = own and bool(run.info.cross_fitted)
+    predicting = uncalibrated(run) if shifted else run
     for split in splits:
         rows = catalog.split(split)
         if not rows.num_rows:
             continue
         metrics = StreamedMetrics(run)
-        for part, table in predict_parts(run, catalog, rows, own and split == "validation"):
+        for part, table in predict_parts(predicting, catalog, rows, own and split == "validation"):
+            if shifted:
+                table = cross_fitted(table, run, held_out_shifts(run, part))
+                table = recalibrate(table, run, shorter_sides(part))
             metrics.add(part["label"].to_numpy(), table)
         found[split] = metrics.document()
     if not found:

@@ -282,7 +282,7 @@ def test_few_images_of_a_class_are_weighted_not_balanced(tmp_path, capsys):
     arguments = ["--dataset", str(root), "--output", str(tmp_path / "out"), "--quiet"]
     assert run_command(audit_command, arguments) == 0
     said = capsys.readouterr().out
-    assert "weight the classes (data.balance=weight)" in " ".join(said.split())
+    assert "weight the classes instead (data.balance=weight)" in " ".join(said.split())
     assert f"train --dataset {root} --set data.balance=weight" in said and "--fix DIR" not in said
 
 

@@ -20,6 +20,7 @@ from commands import call
 from conftest import SMALL, fit_small, run_at, train_small, write_dataset, write_images
 from tensorflow.python.framework.func_graph import FuncGraph
 
+import tfdetect
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
@@ -27,6 +28,7 @@ from tfdetect.core.open_run import find_unfinished, new_run_path, open_run
 from tfdetect.core.run_writer import RunWriter
 from tfdetect.core.shipped_runs import shipped_folder
 from tfdetect.data.plan import find_data, load_plan, make_plan
+from tfdetect.data.splits import few_of_a_class
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.evaluation.training_history import not_learned
@@ -622,3 +624,29 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     assert "cifake_small_resnet with other settings" in model_card(open_run(tmp_path), chance)
     (tmp_path / "history.csv").write_text(epochs.format(0.68))
     assert not_learned(run, chance) == []
+
+
+def test_what_train_warns_of_in_the_data_is_in_report_and_card(tmp_path, capsys):
+    """Contradicting labels, and a class of few images among many fakes; also after `evaluate`."""
+    root = tmp_path / "set"
+    for name, count, fake in (("real", 90, 0), ("generated", 90, 1), ("edited", 30, 2)):
+        write_images(root / name, count, fake, seed=7)
+    (root / "generated" / "copy.png").write_bytes((root / "real" / "000.png").read_bytes())
+    for number in range(15):
+        (root / "edited" / f"{number:03d}.png").unlink()
+    run = tfdetect.train(root, overrides=[*SMALL, "training.epochs=1"], output=tmp_path / "runs",
+                         progress=False, log=lambda text: None).path  # fmt: skip
+    said = " ".join(capsys.readouterr().err.split())
+    tfdetect.evaluate(run, images_in_report=False, log=lambda text: None)
+    report, card = ((run / name).read_text() for name in ("report.html", "model_card.md"))
+    for words in ("2 images have exact duplicates with another label", "Split train has only "):
+        assert words in said and words in report and words in card
+    assert "images of the class edited: a detector learns little from them" in report
+    assert report.count("exact duplicates with another label") == 1
+
+
+def test_few_images_of_one_of_several_classes_are_named():
+    assert not few_of_a_class("train", {"real": 20, "generated": 0, "edited": 300})
+    assert few_of_a_class("train", {"real": 400, "generated": 300, "edited": 1}).startswith(
+        "only 1 image of the class edited: a detector learns little"
+    )

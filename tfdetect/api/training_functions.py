@@ -159,7 +159,7 @@ def prepare_training(
 
     devices = configure_devices(numbers, limits, virtual_devices, cluster)
     catalog = find_data(plan, progress, log)
-    check_training_data(plan, catalog, strict)
+    catalog = check_training_data(plan, catalog, strict)
     start = _start_of(plan, progress, log)
     job = TrainingJob(plan, catalog, devices, path, progress, log, start)
     check_job(job)

@@ -1,5 +1,7 @@
 """The quick audit that runs before every training."""
 
+from dataclasses import replace
+
 from tfdetect.auditing.audit_dataset import quick_findings
 from tfdetect.auditing.findings import NOTE, UNRELIABLE
 from tfdetect.core import console
@@ -9,8 +11,10 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan, data_flags
 
 
-def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> None:
+def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> Catalog:
     """Print a warning for each problem that a quick audit finds in the planned data.
+
+    Return the catalog with these warnings, so that report and model card have them, too.
 
     Args:
         plan: what will be trained.
@@ -21,10 +25,10 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> None:
         UserError: strict, and results from this data would be unreliable, or labels contradict.
     """
     if plan.spec.pretraining:  # no label, so nothing can leak it
-        return
+        return catalog
     findings = [f for f in quick_findings(plan.spec, catalog) if f.level != NOTE]
     if not findings:
-        return
+        return catalog
     flags = data_flags(plan.spec, plan.data_dir)
     command = shell_command("audit", dataset=plan.experiment.data.dataset, **flags)
     hint = f"For the full audit: {command}"
@@ -32,6 +36,8 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> None:
     if strict and refused:
         lines = "".join(f"\n  {finding.text}" for finding in refused)
         raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")
-    for finding in findings:
-        console.warn(f"{catalog.name}: {finding.text}")
+    warnings = [f"{catalog.name}: {finding.text}" for finding in findings]
+    for warning in warnings:
+        console.warn(warning)
     console.log(hint)
+    return replace(catalog, warnings=(*catalog.warnings, *warnings))

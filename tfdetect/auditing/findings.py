@@ -13,7 +13,7 @@ from tfdetect.auditing.shortcuts import Shortcut, groups_by_class
 from tfdetect.core.spec import SPLITS
 from tfdetect.core.text import capitalized, counted
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.splits import TRAIN, few_images
+from tfdetect.data.splits import TRAIN, few_images, few_of_a_class
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
 NOTE, CAUTION, UNRELIABLE = "note", "caution", "unreliable"
@@ -301,7 +301,8 @@ def _split_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Findi
     fix = "balance" if fewest >= _MIN_BALANCED else None
     for number, split in enumerate(SPLITS):
         counts = np.bincount(labels[splits == number], minlength=len(classes))
-        if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
+        few = few_images(split, int(counts[0]), int(counts[1:].sum()))
+        if few := few or few_of_a_class(split, dict(zip(classes, counts.tolist()))):
             yield Finding(CAUTION, "balance", f"Split {split} has {few}")
         if not counts.sum() or counts.min() * 5 >= counts.max():
             continue
@@ -312,7 +313,10 @@ def _split_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Findi
         text, setting = f"Split {split} is unbalanced: {text}.", None
         if split == "train" and fewest and fix is None:
             setting = "data.balance=weight"
-            text += f" Equally many would be {fewest:,} each: weight the classes ({setting})."
+            text += (
+                f" Balancing them by leaving images out would keep only {fewest:,} of each class: "
+                f"weight the classes instead ({setting})."
+            )
         yield Finding(NOTE if split == "train" else CAUTION, "balance", text, fix, setting)
 
 

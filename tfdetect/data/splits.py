@@ -1,7 +1,7 @@
 """Splits a dataset by group through a stable hash, so that no group is in two splits."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -43,11 +43,26 @@ def few_images(split: str, authentic: int, fakes: int) -> str:
     if not present or min(present) >= MIN_IMAGES:
         return ""
     total = authentic + fakes
+    what = f"only {counted(total, 'image')} ({authentic:,} authentic, {fakes:,} fake)"
+    return f"{what}: {_why_few(split)}"
+
+
+def few_of_a_class(split: str, counts: Mapping[str, int]) -> str:
+    """Return "only N images of the class ..." where a split has few of one of several; else "".
+
+    Args:
+        split: "train", "validation" or "test".
+        counts: number of images by class; a class without any does not count as few.
+    """
+    few = [f"{counted(n, 'image')} of the class {name}" for name, n in counts.items()
+           if 0 < n < MIN_IMAGES]  # fmt: skip
+    return f"only {' and '.join(few)}: {_why_few(split)}" if few else ""
+
+
+def _why_few(split: str) -> str:
     why = _FEW.get(split, "intervals are wide, and recall at few false positives means little")
     return (
-        f"only {counted(total, 'image')} ({authentic:,} authentic, {fakes:,} "
-        f"fake): {why}. Fewer than {MIN_IMAGES} of a class are enough to try the workflow, not to "
-        "measure."
+        f"{why}. Fewer than {MIN_IMAGES} of a class are enough to try the workflow, not to measure."
     )
 
 

@@ -66,7 +66,8 @@ def _write_report(found: Evaluation, output: Path) -> None:
     first, *others = parts.values()
     own = dataset == run.info.dataset.name
     transfer = result_tables.transfer_tables(run.transfer)
-    warnings = [*(not_learned(run, results) if own else ()), *found.data_warnings]
+    warnings = [*not_learned(run, results), *run.info.dataset.warnings] if own else []
+    warnings = list(dict.fromkeys([*warnings, *found.data_warnings]))
     sections = [
         html.Section(f"{first.title} results", first.metrics()),
         html.Section("Thresholds and calibration", html.join(
@@ -377,12 +378,11 @@ def _epoch_cell(name: str, value: float) -> str:
 
 
 def _warnings(run: Run, results: SplitResults, data_warnings: Sequence[str]) -> list[str]:
-    found = list(data_warnings)
+    of_splits = [(s, text) for s in ordered(results) for text in warnings_of(s, results[s])]
+    found = [w for w in data_warnings if not any(text in w for _, text in of_splits)]
     if run.info.cross_fitted is False:
         found.append(cross_fitting_sentence(run))
-    for split in ordered(results):
-        result = results[split]
-        found += [f"{split}: {message}" for message in warnings_of(split, result)]
+    found += [f"{split}: {text}" for split, text in of_splits]
     if run.info.status == "interrupted":
         when = f"after epoch {run.info.epochs}" if run.info.epochs else "in its first epoch"
         found.append(f"Training was interrupted {when}.")

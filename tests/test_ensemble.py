@@ -16,12 +16,14 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from test_masks import LOCALIZER, write_forged
 
+import tfdetect
 from tfdetect.core import console
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import DatasetInfo, RunInfo, TrainingImages, View
+from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibration import fit_temperature, log_loss
 from tfdetect.evaluation.cross_fitting import FILE as CROSS_FITTING
@@ -46,6 +48,7 @@ def scores_of(logits, fake, groups=None, datasets=None, features=None):
         np.array(datasets if datasets is not None else ["d"] * count, object),
         np.zeros((count, 1)) if features is None else features,
         np.array([f"{n:032x}" for n in range(count)]),
+        np.zeros((count, 2), np.uint64),
     )  # fmt: skip
 
 
@@ -488,6 +491,65 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     assert run_command(export_command, [str(run.path), "--format", "onnx,keras"]) == 0
     assert run_command(evaluate_command, [str(run.path), "--crops", "5"]) == 2
     assert "crop their own windows" in capsys.readouterr().err
+
+
+def test_an_ensemble_tells_which_images_its_members_know(shared_run, tmp_path, capsys):
+    """Test images of the fusion that one member was trained on; the other keeps no hashes."""
+    one, pictures = shared_run
+    root = tmp_path / "mixed"
+    for kind, fake in (("real", 0), ("fake", 1)):
+        write_images(root / "train" / kind, 30, fake, seed=50)
+        write_images(root / "test" / kind, 8, fake, seed=51)
+        for number in range(6):  # the same pixels in other files
+            Image.open(pictures / "train" / kind / f"{number:03d}.png").save(
+                root / "test" / kind / f"copy{number}.png", compress_level=0
+            )
+    other = train_small(root, tmp_path, name="other", trial=True)
+    run = fuse([one, other], tmp_path / "runs", "--fusion", "mean", "--dataset", str(root))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "warning: Of 28 test images, small knows 12 from training or selection" in printed
+    assert "validation images, small knows" not in printed  # none of them is a copy
+    assert "No hashes of training images" not in printed  # other has the fusion's own splits
+    page = (run.path / "fusion.html").read_text()
+    assert "Of 28 test images, small knows 12" in page
+    assert any("small knows 12" in text for text in run.info.dataset.warnings)
+    assert run.results["test"]["without_duplicates"]["count"] == 16
+    for name in ("report.html", "model_card.md"):
+        assert "small knows 12" in (run.path / name).read_text()
+
+    def known(folder):
+        images = [pictures / "train/real/000.png", pictures / "test/real/000.png",
+                  root / "train/real/000.png", root / "test/real/000.png"]  # fmt: skip
+        return [row["duplicate_of_train"]
+                for row in tfdetect.load(folder).predict(images, progress=False)]  # fmt: skip
+
+    assert known(run.path) == [True, False, True, False]
+    tfdetect.calibrate(run.path, images_in_report=False, log=lambda text: None)
+    assert known(run.path) == [True, False, True, False]  # the members' are not lost
+
+    # A member without hashes that was trained on other images.
+    silent = shutil.copytree(one.path, tmp_path / "silent")
+    (silent / "training_images.npy").unlink()
+    found = fuse([open_run(silent), other], tmp_path / "again", "--dataset", str(root))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "No hashes of training images are in silent, so it is not known" in printed
+    assert known(found.path) == [False, False, True, False]
+
+
+def test_hashes_of_several_runs_are_joined():
+    def hashes(*rows):
+        kind = [("bytes", "<u8"), ("pixels", "<u8"), ("validation", "?")]
+        return TrainingHashes(np.array(list(rows), kind))
+
+    one = hashes((1, 10, False), (2, 20, True))
+    two = hashes((2, 20, False), (3, 30, True), (1, 10, True))
+    for joined in (TrainingHashes.union([one, two]), TrainingHashes.union([two, one])):
+        assert joined.table.tolist() == [(1, 10, False), (2, 20, False), (3, 30, True)]
+        images = np.array([[1, 0], [0, 20], [3, 0], [0, 30], [4, 40]], np.uint64)
+        assert joined.contain(images).tolist() == [True, True, True, True, False]
+        assert joined.contain(images, False).tolist() == [True, True, False, False, False]
+    empty = hashes()
+    assert not len(TrainingHashes.union([empty, empty]).table)
 
 
 def test_an_ensemble_records_what_its_members_were_trained_on(tmp_path):

@@ -210,6 +210,116 @@ def test_answers_are_those_of_predict_and_reach_their_images(shared_run, dark, t
     assert sorted(found[:, 0]) == list(range(validation.num_rows))
 
 
+def test_a_teacher_that_was_interrupted_goes_on(shared_run, tmp_path, monkeypatch):
+    """With the same batches, so that the answers are the same to the bit."""
+    from tfdetect.evaluation import teacher_answers as module
+
+    parent, _ = shared_run
+    root = write_dark(tmp_path / "dark")
+    plan = make_plan(str(root), "small_images", ["data.image_size=24"])
+    catalog = build_catalog(plan.spec, plan.folders, progress=False)
+    rows = catalog.split("train")
+    for number in (3, 9, 16, rows.num_rows - 1):  # within and between the batches of 8, and last
+        (root / rows["path"][number].as_py()).write_bytes(b"broken since the scan")
+    whole = teacher_answers(parent, catalog, tmp_path / "w" / "a.npz", 8, log=lambda text: None)
+    assert np.isnan(whole["train"]).sum() == 4 and not np.isnan(whole["validation"]).any()
+
+    score, asked = module.score_source, []
+
+    def interrupted_after(count):
+        def batches(*args):
+            for number, batch in enumerate(score(*args)):
+                if number == count:
+                    raise KeyboardInterrupt
+                asked.append(len(batch.indices))
+                yield batch
+
+        return batches
+
+    file, lines = tmp_path / "state" / "answers.npz", []
+    for count in (2, 0, 1):
+        monkeypatch.setattr(module, "score_source", interrupted_after(count))
+        with pytest.raises(KeyboardInterrupt):
+            teacher_answers(parent, catalog, file, 8, log=lines.append)
+    with np.load(file) as kept:
+        assert np.isfinite(kept["train"]).sum() == 24 and kept["asked"][1] == 0
+    monkeypatch.setattr(module, "_SECONDS", 0)
+    monkeypatch.setattr(module, "score_source", interrupted_after(None))
+    found = teacher_answers(parent, catalog, file, 8, log=lines.append)
+    assert sum(asked) == rows.num_rows - 4 + catalog.split("validation").num_rows
+    assert "answered already" not in lines[0] and "are answered already" in lines[-2]
+    for split in ("train", "validation"):
+        np.testing.assert_array_equal(found[split], whole[split])
+    again = teacher_answers(parent, catalog, file, 8, log=pytest.fail)  # nothing is asked again
+    np.testing.assert_array_equal(again["train"], whole["train"])
+
+
+def test_ctrl_c_while_a_teacher_is_asked_keeps_its_answers(shared_run, dark, tmp_path, monkeypatch):
+    from tfdetect.data.plan import load_plan
+    from tfdetect.evaluation import teacher_answers as module
+
+    parent, _ = shared_run
+    told = taught_by(parent.path, asked="once")
+    score = module.score_source
+
+    def interrupted(*args):
+        yield next(iter(score(*args)))
+        raise KeyboardInterrupt
+
+    lines = []
+    monkeypatch.setattr(module, "score_source", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_small(dark, tmp_path, told, name="student", trial=True, log=lines.append)
+    assert "is kept" in lines[-1] and "--resume" in lines[-1]
+    assert (tmp_path / "student.partial" / "state" / "answers.npz").is_file()
+    assert load_plan(tmp_path / "student").experiment.training.distill.asked == "once"
+    monkeypatch.setattr(module, "score_source", score)
+    lines.clear()
+    run = train_small(dark, tmp_path, told, name="student", trial=True, log=lines.append)
+    assert run.info.status == "complete" and run.info.epochs == 2
+    assert "12 are answered already" in lines[0]
+    assert not (run.path / "state").exists()
+
+
+@pytest.mark.parametrize("asked", ["once", "each_step"])
+def test_a_teacher_that_knows_test_images_is_warned_of(shared_run, tmp_path, capsys, asked):
+    parent, pictures = shared_run
+    root = write_dark(tmp_path / "dark")
+    for kind in ("real", "fake"):
+        for number in range(5):
+            shutil.copy(pictures / "train" / kind / f"{number:03d}.png",
+                        root / "test" / kind / f"copy{number}.png")  # fmt: skip
+    run = train_small(root, tmp_path, taught_by(parent.path, asked=asked), name="student")
+    said = "Of 34 test images, small knows 10 from training or selection"
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert any(text.startswith(said) for text in run.info.dataset.warnings)
+    for name in ("report.html", "model_card.md"):
+        assert said in (run.path / name).read_text()
+
+
+def test_what_a_parent_was_trained_on_stays_known(shared_run, tmp_path, capsys):
+    """The run's weights come from the parent's, so it was trained on the parent's images, too."""
+    from tfdetect.data.known_images import known_to
+
+    parent, pictures = shared_run
+    root = write_dark(tmp_path / "dark")
+    copies = sorted((pictures / "train" / "fake").iterdir())[:5]
+    for path in copies:
+        shutil.copy(path, root / "test" / "fake" / f"copy_{path.name}")
+    call = ["--from", str(parent.path), "--dataset", str(root), "--output", str(tmp_path),
+            "--name", "child", *(part for text in RECIPE for part in ("--set", text))]  # fmt: skip
+    assert run_command(train_command, [*call, "--json"]) == 0
+    said = "Of 29 test images, small knows 5 from training or selection"
+    assert said in " ".join(capsys.readouterr().err.split())
+    run = open_run(tmp_path / "child")
+    assert run.results["test"]["without_duplicates"]["count"] == 24
+    child = build_catalog(run.dataset_spec(), run.roots, progress=False)
+    assert "child knows 5" in known_to([run], child)[-1]
+    # Of the very data that a run was trained on, nothing is read.
+    own = build_catalog(parent.dataset_spec(), parent.roots, progress=False)
+    assert known_to([parent], own) == []
+
+
 def test_a_new_detector_learns_the_answers_of_another_run(shared_run, dark, tmp_path):
     parent, _ = shared_run
     run = train_small(dark, tmp_path, taught_by(parent.path, 1000), name="student", trial=True)

@@ -110,6 +110,8 @@ def train_run(
         _check_workers(job)
         begun = True
         skipped = _SkippedFiles(writer, job.catalog)
+        if not trial:
+            _warn_of_known_images(writer, job)
         answers = _answers(job, writer.path)
         writer.update(precision=set_seed_and_precision(experiment, job.devices, log))
 
@@ -188,6 +190,21 @@ def _begin(writer: RunWriter, job: TrainingJob, command: str) -> None:
             **provenance(),
         )
     )
+
+
+def _warn_of_known_images(writer: RunWriter, job: TrainingJob) -> None:
+    """Warn of validation and test images that parent and teacher know, and record it in the run."""
+    from tfdetect.data.known_images import known_to
+    from tfdetect.data.teacher import open_teacher
+
+    sources = [run for run in (job.parent, open_teacher(job.plan.experiment)) if run is not None]
+    if not sources or (writer.path / "state").is_dir():  # a resumed run has it already
+        return
+    warnings = known_to(sources, job.catalog)
+    for warning in warnings:
+        console.warn(warning)
+    if warnings:
+        writer.update(dataset=dataset_info(job.plan.spec, job.catalog, warnings=warnings))
 
 
 def _check_same_start(
@@ -352,6 +369,7 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
 
 def _evaluate_and_export(run: Run, job: TrainingJob, images_in_report: bool) -> Run:
     """Evaluate and calibrate a run, compare it with its parent, write report and exports."""
+    from tfdetect.data.training_hashes import TrainingHashes
     from tfdetect.evaluation.calibration_settings import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.evaluation.run_report import write_evaluation
@@ -361,6 +379,8 @@ def _evaluate_and_export(run: Run, job: TrainingJob, images_in_report: bool) -> 
 
     experiment, start = job.plan.experiment, job.start
     detector = load_detector(run)  # as it was saved
+    if job.parent and (known := TrainingHashes.load(job.parent.path)) is not None:
+        known.save(run.path)  # the evaluation adds this training's
     found = evaluate_run(
         run,
         job.catalog,

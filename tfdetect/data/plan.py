@@ -295,7 +295,10 @@ def data_flags(spec: DatasetSpec, data_dir: str | Path | None) -> dict[str, obje
 
 
 def dataset_info(
-    spec: DatasetSpec, catalog: Catalog, training_images: TrainingImages | None = None
+    spec: DatasetSpec,
+    catalog: Catalog,
+    training_images: TrainingImages | None = None,
+    warnings: Sequence[str] = (),
 ) -> DatasetInfo:
     """Return what a run records of its data.
 
@@ -303,6 +306,7 @@ def dataset_info(
         spec: the dataset.
         catalog: its catalog.
         training_images: what the detector was trained on, if that is not the train split.
+        warnings: what the user should know besides the catalog's warnings.
     """
     return DatasetInfo(
         name=spec.name,
@@ -312,7 +316,7 @@ def dataset_info(
         skipped=catalog.skipped.num_rows,
         left_out=catalog.left_out.num_rows,
         other_files=catalog.other.total(),
-        warnings=tuple(catalog.warnings),
+        warnings=(*catalog.warnings, *warnings),
         training_images=training_images or catalog.training_images(),
         masks={name: masks.info for name, masks in catalog.masks.items()},
     )

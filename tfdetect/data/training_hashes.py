@@ -1,5 +1,6 @@
 """Hashes of the images that a run was trained on, by which copies of them are recognized."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from tfdetect.core.files import damaged_part, load_array
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tfdetect.data.catalog import Catalog
 
 FILE = "training_images.npy"
@@ -40,27 +43,29 @@ class TrainingHashes:
         """Read every image of the train and validation splits; those unreadable are left out."""
         import pyarrow as pa
 
-        from tfdetect.data.loading import view_dataset
-        from tfdetect.data.sources import image_source
-
         splits = [catalog.split(name) for name in ("train", "validation")]
         rows = pa.concat_tables(splits)
         validation = np.arange(rows.num_rows) >= splits[0].num_rows
-        facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
-        with console.progress(rows.num_rows, "hashing training images", "images") as bar:
-            source = image_source(catalog, rows)
-            for indices, _, batch in view_dataset(source, [], _BATCH, facts=True):
-                facts.add(indices.numpy(), batch.numpy())
-                found[indices.numpy()] = True
-                bar.advance(len(indices))
+        every, found = _hash_images(catalog, rows, "hashing training images")
         parts: list[np.ndarray] = []
         for chosen in (found & ~validation, found & validation):
-            hashes = np.unique(facts.hashes[chosen], axis=0)
+            hashes = np.unique(every[chosen], axis=0)
             part = np.empty(len(hashes), _TYPE)
             part["bytes"], part["pixels"] = hashes.T
             part["validation"] = bool(parts)
             parts.append(part)
         return cls(np.concatenate(parts))
+
+    @classmethod
+    def union(cls, several: "Iterable[TrainingHashes]") -> "TrainingHashes":
+        """Return the images of all; a training image of one is no validation image of another."""
+        table = np.concatenate([each.table for each in several])
+        table = table[np.lexsort((table["validation"], table["pixels"], table["bytes"]))]
+        first = np.ones(len(table), bool)  # of equal ones, so a training image if there is one
+        first[1:] = (table["bytes"][1:] != table["bytes"][:-1]) | (
+            table["pixels"][1:] != table["pixels"][:-1]
+        )
+        return cls(table[first])
 
     def contain(self, hashes: np.ndarray, validation: bool = True) -> np.ndarray:
         """Return which images are training images or copies of them, bool [n].
@@ -94,6 +99,31 @@ class TrainingHashes:
         except (OSError, ValueError) as error:
             raise damaged_part(folder, FILE, error) from error
         return cls(table)
+
+
+def hashes_of_splits(catalog: "Catalog", splits: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the hashes uint64 [n, 2] of the readable images of splits that have images."""
+    hashes = {}
+    for split in splits:
+        rows = catalog.split(split)
+        if rows.num_rows:
+            every, found = _hash_images(catalog, rows, f"hashing {split} images")
+            hashes[split] = every[found]
+    return hashes
+
+
+def _hash_images(catalog: "Catalog", rows: "pa.Table", what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes uint64 [n, 2] of images, and which can be read, bool [n]."""
+    from tfdetect.data.loading import view_dataset
+    from tfdetect.data.sources import image_source
+
+    facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
+    with console.progress(rows.num_rows, what, "images") as bar:
+        for indices, _, batch in view_dataset(image_source(catalog, rows), [], _BATCH, facts=True):
+            facts.add(indices.numpy(), batch.numpy())
+            found[indices.numpy()] = True
+            bar.advance(len(indices))
+    return facts.hashes, found
 
 
 def _are_in(few: np.ndarray, many: np.ndarray) -> np.ndarray:

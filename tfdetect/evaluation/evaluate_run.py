@@ -145,7 +145,9 @@ def evaluate_run(
         for split, rows in parts.items()
     }
     shown = catalog if images_in_report else None
-    return Evaluation(run, results, tables, catalog.name, catalog.warnings, shown, examples)
+    recorded = run.info.dataset.warnings if own else ()  # also of images known to a teacher
+    warnings = tuple(dict.fromkeys((*catalog.warnings, *recorded)))
+    return Evaluation(run, results, tables, catalog.name, warnings, shown, examples)
 
 
 def _verdicts_before(
@@ -274,11 +276,17 @@ class _TrainingCopies:
 
 
 def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: console.Log) -> None:
-    """Write the hashes of the training images into the run's folder, or remove them from there."""
+    """Write the hashes of the training images into the run's folder, or remove them from there.
+
+    Those of what the run was made of, its members or its parent, stay.
+    """
     if not keep:
         (run.path / HASHES_FILE).unlink(missing_ok=True)
         return
     hashes = TrainingHashes.compute(catalog)
+    if run.is_ensemble or run.info.lineage:
+        kept = TrainingHashes.load(run.path)
+        hashes = TrainingHashes.union([kept, hashes] if kept else [hashes])
     size = hashes.save(run.path)
     log(
         f"training images: hashes of {counted(len(hashes.table), 'image')} "

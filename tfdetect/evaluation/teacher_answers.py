@@ -1,5 +1,6 @@
 """The answers of a teacher, of each image once; see `training.distill.asked`."""
 
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfdetect.evaluation.predictions import CompiledDetector, score_source
 from tfdetect.models.saving import load_detector
 
 SPLITS = ("train", "validation")
+_SECONDS = 60.0  # between two writes of the answers
 
 
 def teacher_answers(
@@ -27,7 +29,8 @@ def teacher_answers(
     Args:
         teacher: the run that is asked.
         catalog: the data of the training.
-        file: where the answers are kept, so that a resumed training need not ask again.
+        file: where the answers are kept, every minute and whenever the asking ends: asked again,
+            also after Ctrl-C, the teacher goes on with the images that it has not answered yet.
         batch_size: images a batch.
         log: called with what is done.
 
@@ -35,29 +38,55 @@ def teacher_answers(
         float32 [n, logits] for the rows of the splits train and validation: one logit for two
         classes, log-probabilities for more. NaN for images that cannot be read.
     """
+    parts = {split: catalog.split(split) for split in SPLITS}
+    classes = len(teacher.class_names)
     if file.is_file():
         with np.load(file) as kept:
-            return dict(kept)
+            answers = {split: kept[split] for split in SPLITS}
+            done = kept["asked"] if "asked" in kept else [len(answers[split]) for split in SPLITS]
+            asked = dict(zip(SPLITS, map(int, done)))
+    else:
+        answers = {
+            split: np.full((rows.num_rows, 1 if classes == 2 else classes), np.nan, np.float32)
+            for split, rows in parts.items()
+        }
+        asked = dict.fromkeys(SPLITS, 0)  # rows from the start, also those that cannot be read
+    if all(asked[split] == rows.num_rows for split, rows in parts.items()):
+        return answers
     compiled = CompiledDetector(teacher, load_detector(teacher), features=False)
-    answers: dict[str, Any] = {}
-    for split in SPLITS:
-        rows = catalog.split(split)
-        log(
-            f"asking {teacher.name} for its answers of {counted(rows.num_rows, 'image')} of {split}"
-        )
-        classes = len(teacher.class_names)
-        found = np.full((rows.num_rows, 1 if classes == 2 else classes), np.nan, np.float32)
-        source = image_source(catalog, rows)
-        with console.progress(rows.num_rows, f"asking {teacher.name}", "images") as bar:
-            for batch in score_source(teacher, compiled, source, batch_size):
-                found[batch.indices] = _logits(batch.table)
-                bar.advance(len(batch.indices))
-        answers[split] = found
-    written = BytesIO()
-    np.savez(written, **answers)
-    file.parent.mkdir(exist_ok=True)
-    write_bytes(file, written.getvalue())
+    written = time.monotonic()
+    try:
+        for split, rows in parts.items():
+            first, left = asked[split], rows.num_rows - asked[split]
+            if not left:
+                continue
+            log(
+                f"asking {teacher.name} for its answers of {counted(left, 'image')} of {split}"
+                + (f"; {first:,} are answered already" if first else "")
+            )
+            source = image_source(catalog, rows.slice(first))
+            with console.progress(left, f"asking {teacher.name}", "images") as bar:
+                for batch in score_source(teacher, compiled, source, batch_size):
+                    answers[split][first + batch.indices] = _logits(batch.table)
+                    # Batches come in order, so what is asked later has the same batches, too.
+                    asked[split] = first + int(batch.indices.max()) + 1
+                    bar.advance(len(batch.indices))
+                    if time.monotonic() - written > _SECONDS:
+                        _write(file, answers, asked)
+                        written = time.monotonic()
+            asked[split] = rows.num_rows
+    finally:
+        _write(file, answers, asked)
     return answers
+
+
+def _write(file: Path, answers: dict[str, np.ndarray], asked: dict[str, int]) -> None:
+    """Write answers by split, and how many rows of each split were asked, atomically."""
+    content = BytesIO()
+    arrays: dict[str, Any] = {"asked": [asked[split] for split in SPLITS], **answers}
+    np.savez(content, **arrays)
+    file.parent.mkdir(exist_ok=True)
+    write_bytes(file, content.getvalue())
 
 
 def _logits(table: np.ndarray) -> np.ndarray:

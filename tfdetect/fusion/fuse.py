@@ -11,6 +11,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.known_images import warn_of_known_images, warn_of_missing_hashes
 from tfdetect.evaluation.cross_fitting import CrossFitting
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
@@ -78,6 +79,7 @@ def fuse(
     kept = fused.members
     worse = worse_than_best_member(measured)
     log("measuring the inference cost of the members and of the fused detector")
+    known = _known_images(members, scores, catalog)
     warnings = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
     values: FusionResult = {
         **measured,
@@ -92,11 +94,24 @@ def fuse(
             "predicted_by": [members.names[index] for index in members.mask_members],
             "weights": {name: round(weight, 6) for name, weight in fused.mask_weights.items()},
         },
-        "warnings": [worse, *warnings] if worse else warnings,
+        "warnings": [*([worse] if worse else []), *known, *warnings],
     }
     return write_fused_run(
-        path, fused, spec, catalog, lambda folder: write_report(folder, values, comparison), log
-    )
+        path, fused, spec, catalog, lambda folder: write_report(folder, values, comparison), log,
+        warnings=known,
+    )  # fmt: skip
+
+
+def _known_images(members: Members, scores: dict[str, MemberScores], catalog: Catalog) -> list[str]:
+    """Return which images the members know from their training, as warnings."""
+    runs = dict(zip(members.names, members.runs))
+    hashes = {split: found.copy_hashes for split, found in scores.items()}
+    return [
+        *warn_of_known_images(
+            runs, hashes, " report.html has the fused detector's figures without known images."
+        ),
+        *warn_of_missing_hashes(runs, catalog, ", and the fused run does not recognize those"),
+    ]
 
 
 def _is_cheap(name: str, members: Members) -> bool:

@@ -1,6 +1,6 @@
 """Writes a fused detector as a run: model, SavedModel, predictions, metrics and reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tfdetect.core.run_writer import creating, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import dataset_info
+from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.cross_fitting import CrossFitting
 from tfdetect.evaluation.evaluate_run import evaluate_run
@@ -58,6 +59,7 @@ def write_fused_run(
     catalog: Catalog,
     write_report: Callable[[Path], None],
     log: console.Log,
+    warnings: Sequence[str] = (),
 ) -> Run:
     """Write the run, calibrated and evaluated; a failure leaves nothing behind.
 
@@ -67,8 +69,11 @@ def write_fused_run(
         spec, catalog: the dataset that it was fitted on.
         write_report: called with the run's directory, to write the report on the fusion.
         log: called with each message.
+        warnings: about the dataset, besides its own.
     """
     members, fusion = fused.members, fused.fusion
+    dataset = dataset_info(spec, catalog, training_images_of(members.runs), warnings)
+    hashes = [TrainingHashes.load(run.path) for run in members.runs]
     with creating(path) as folder:
         document = yaml.safe_dump(_document(members, fusion), sort_keys=False)
         write_text(folder / "ensemble.yaml", document)
@@ -76,6 +81,8 @@ def write_fused_run(
         write_model(fused.model, folder / "model.keras")
         if fused.cross_fitting is not None:
             fused.cross_fitting.save(folder)
+        if known := [table for table in hashes if table is not None]:
+            TrainingHashes.union(known).save(folder)  # the evaluation adds this dataset's
         run = Run(
             folder,
             RunInfo(
@@ -86,7 +93,7 @@ def write_fused_run(
                 fusion=fusion.name,
                 members=tuple(members.names),
                 cross_fitted=fused.cross_fitting is not None,
-                dataset=dataset_info(spec, catalog, training_images_of(members.runs)),
+                dataset=dataset,
                 parameters=fused.model.count_params(),
                 command=command_line("ensemble"),
                 **provenance(),

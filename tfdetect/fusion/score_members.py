@@ -11,6 +11,7 @@ from tfdetect.data.sources import image_source
 from tfdetect.fusion.members import Members
 from tfdetect.fusion.network import FusionNetwork
 from tfdetect.fusion.scores import MemberScores
+from tfdetect.imaging.facts import Facts
 from tfdetect.models.inference import mean_of_windows, outputs_of_views
 
 
@@ -43,14 +44,15 @@ def score_members(
         rows = catalog.split(split)
         if not rows.num_rows:
             continue
-        indices, logits, features = [], [], []
-        stream = view_dataset(image_source(catalog, rows), members.views, batch_size)
+        indices, logits, features, facts = [], [], [], []
+        stream = view_dataset(image_source(catalog, rows), members.views, batch_size, facts=True)
         with console.progress(rows.num_rows, f"scoring {split}", "images") as bar:
-            for index, views in stream:
+            for index, views, known in stream:
                 batch = predict(views)
                 indices.append(index.numpy())
                 logits.append(batch[0].numpy())
                 features.append(batch[1].numpy())
+                facts.append(known.numpy())
                 bar.advance(len(index))
         if not indices:
             raise UserError(f"No image of the {split} split can be read.")
@@ -62,5 +64,6 @@ def score_members(
             datasets=np.array(table["dataset"].to_pylist(), object),
             features=np.concatenate(features),
             hashes=np.array(table["hash"].to_pylist(), str),
+            copy_hashes=Facts(np.concatenate(facts)).hashes,
         )
     return scores

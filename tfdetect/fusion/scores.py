@@ -16,6 +16,7 @@ class MemberScores:
         datasets: names [n].
         features: the members' features side by side, float [n, F].
         hashes: content hashes of the images, hexadecimal, [n].
+        copy_hashes: hashes of the images' bytes and pixels, which tell copies, uint64 [n, 2].
     """
 
     logits: np.ndarray
@@ -24,6 +25,7 @@ class MemberScores:
     datasets: np.ndarray
     features: np.ndarray
     hashes: np.ndarray
+    copy_hashes: np.ndarray
 
     def take(self, rows: np.ndarray) -> "MemberScores":
         """Return the scores of some rows."""

@@ -145,9 +145,7 @@ def evaluate_run(
         for split, rows in parts.items()
     }
     shown = catalog if images_in_report else None
-    recorded = run.info.dataset.warnings if own else ()  # also of images known to a teacher
-    warnings = tuple(dict.fromkeys((*catalog.warnings, *recorded)))
-    return Evaluation(run, results, tables, catalog.name, warnings, shown, examples)
+    return Evaluation(run, results, tables, catalog.name, catalog.warnings, shown, examples)
 
 
 def _verdicts_before(

@@ -13,6 +13,7 @@ from PIL import Image
 from tfdetect.audit import main as audit_command
 from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset, quick_findings
+from tfdetect.auditing.audit_report import format_audit, write_report
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
 from tfdetect.auditing.fixes import _encode, fix_dataset
 from tfdetect.auditing.traits import image_traits, radial_spectrum
@@ -307,6 +308,13 @@ def test_a_dataset_too_small_to_measure_shortcuts(tmp_path, monkeypatch):
         "Split train", "Split validation", "Split test"
     ]  # fmt: skip
     assert "the threshold and the calibration rest on them" in few[1]
+    assert "too few images, or groups, to measure shortcuts" in format_audit(found)
+    assert "balanced accuracy" not in format_audit(found)  # no table of a header alone
+    write_report(found, tmp_path / "report")
+    page = (tmp_path / "report" / "audit.html").read_text()
+    assert (
+        "too few images, or groups, to measure shortcuts" in page and "95% lower bound" not in page
+    )
 
 
 def test_fixed_formats_are_sound(tmp_path):

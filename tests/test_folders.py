@@ -280,6 +280,20 @@ def test_a_mask_beside_its_image_is_left_out_by_a_spec(tmp_path, leave_out):
     assert scanned.counts == {(None, 0): 1, (None, 1): 4} and scanned.total == 8
 
 
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_never_is_just_one_unusable_file_hidden(tmp_path, count):
+    write_images(tmp_path / "real", 60, 0)
+    write_images(tmp_path / "fake", 90, 1)
+    for number in range(count):
+        (tmp_path / f"fake/00{number}.png").write_bytes(b"")
+    spec, _ = load_spec(str(tmp_path))
+    [line] = [line for line in describe_data(
+        spec, build_catalog(spec, {spec.name: tmp_path}, progress=False)
+    ) if "cannot be used: " in line]  # fmt: skip
+    assert line.count("empty file") == (count if count <= 4 else 3)
+    assert line.endswith("...") == (count > 4)
+
+
 def test_a_mask_that_a_manifest_lists_as_an_image_is_left_out(tmp_path):
     images(tmp_path, "a.png", "b.png", "c.png", "m.png")
     (tmp_path / "manifest.csv").write_text(

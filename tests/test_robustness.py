@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed, predict_source
-from tfdetect.evaluation.robustness_report import _curves, result_name
+from tfdetect.evaluation.robustness_report import _called, _curves, result_name
 from tfdetect.explanation.examination import REENCODINGS
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.imaging.draws import normal_from
@@ -175,6 +176,7 @@ def test_attacks_alone_have_files_of_their_own():
     both = {"none": result, "blur:1": result, "pgd:2/255": attack}
     assert result_name({"degradations": {"none": result, "pgd:2/255": attack}}) == "attacks"
     assert result_name({"degradations": both}) == "degradations"
+    assert _called({"degradations": both})[1] == "degradations and attacks"
     assert result_name({"degradations": {"none": result, "blur:1": result}}) == "degradations"
 
 
@@ -191,6 +193,12 @@ def test_evaluate_attacks(shared_run, tmp_path, capsys):
     assert max(values["pgd:4/255"], values["square:4/255"]) <= values["none"] + 1e-4
     assert found["pgd:4/255"]["budget"] == 3 and found["square:4/255"]["budget"] == 5
     assert "not a promise" in (output / "degradations.html").read_text()
+    alone = ["--attack", "pgd", "--strength", "4/255", "--steps", "1"]
+    assert run_command(evaluate_command, [*arguments, *alone]) == 0
+    said = capsys.readouterr()
+    page = re.sub(r"<style.*?</style>|data:[^\"]*", "", (output / "attacks.html").read_text())
+    assert "robustness to attacks" in page and "attack pgd:4/255" in page + said.err
+    assert "degrad" not in page + said.out and "degradation pgd" not in said.err
     for wrong, words in (
         (["--attack", "pdg"], "Unknown attack 'pdg'. Did you mean 'pgd'?"),
         (["--attack", "pgd", "--strength", "0.5/255"], "whole numbers of the 255 levels"),

@@ -100,6 +100,8 @@ def test_every_point_of_a_space_is_a_legal_experiment(base):
     [
         ({"model.backbon": {"choice": ["a"]}}, "Did you mean 'model.backbone'"),
         ({"model.dropout": {"uniform": [0, 1.5]}}, "key 'model.dropout' at 1.5"),
+        ({"training.batch_size": {"uniform": [0, 64]}}, "whole numbers needs a step"),
+        ({"training.batch_size": {"uniform": [0, 64], "step": 8}}, "at 0: .*greater than 0"),
         ({"model.head": {"choice": []}}, "choice is empty"),
         ({"model.head": {"choice": ["linear", "nope"]}}, "'nope'"),
         ({"model.dropout": {"unifrm": [0, 0.5]}}, "Did you mean 'uniform'"),

@@ -616,6 +616,14 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     run = open_run(tmp_path)
     [warning] = not_learned(run, chance)
     assert "never fell below 0.6931" in warning and "pretrained weights" in warning
+    patient = run.experiment().to_yaml().replace("early_stopping: null", "early_stopping: 3")
+    (tmp_path / "experiment.yaml").write_text(patient)
+    training = run.experiment().training
+    for count, stopped in ((training.epochs - 1, True), (training.epochs, False)):
+        [told] = not_learned(run.with_info(epochs=count), chance)
+        assert ("without improvement (training.early_stopping)" in told) == stopped
+        assert ("more epochs (training.epochs)" in told) != stopped
+    (tmp_path / "experiment.yaml").write_bytes((shipped / "experiment.yaml").read_bytes())
     assert not_learned(run, results) == []  # overconfident, but it ranks the images
     card = model_card(run, chance)
     assert warning in card and run.experiment().description in card

@@ -438,6 +438,11 @@ def test_mistakes_are_told_before_anything_starts(shared_run, dark, tmp_path):
         make_plan(str(dark), None, replay=0.3)
     with pytest.raises(UserError, match="training.distill.teacher=RUN, or --from RUN"):
         make_plan(str(dark), None, ["training.distill.weight=1"])
+    with pytest.raises(UserError, match="distill.*asked: once needs a run that is asked"):
+        make_plan(str(dark), None, ["training.distill={asked: once}"])
+    missing = ["training.distill={teacher: none/such, weight: 1}"]
+    with pytest.raises(UserError, match="distill.teacher, the run whose .* no run folder 'none/su"):
+        make_plan(str(dark), None, missing)
     with pytest.raises(UserError, match="are for a training that starts from a run: --from"):
         make_plan(str(dark), None, [f"training.from_run={parent.path}"])
     with pytest.raises(UserError, match="give --dataset, and no --model"):

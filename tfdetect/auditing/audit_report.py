@@ -35,6 +35,8 @@ _MEANINGS = {
 _SHORTCUT_COLUMNS = ["trait", "group", "effect", "balanced accuracy", "95% lower bound",
                      "most predictive value"]  # fmt: skip
 
+_NO_SHORTCUTS = "A class has too few images, or groups, to measure shortcuts."
+
 
 def format_audit(audit: Audit) -> str:
     """Return the verdict, the findings and the shortcuts as text for the terminal."""
@@ -42,7 +44,9 @@ def format_audit(audit: Audit) -> str:
         textwrap.fill(f.text, 96, initial_indent=f"{f.level + ':':<12}", subsequent_indent=" " * 12)
         for f in audit.findings
     ]
-    shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
+    shortcuts = _NO_SHORTCUTS
+    if audit.shortcuts:
+        shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
     findings = lines or ["The audit found no problem."]
     parts = [f"verdict: {audit.verdict}", "", *findings, "", shortcuts]
     if audit.shortcuts:
@@ -160,7 +164,7 @@ def _findings(audit: Audit) -> Markup:
 
 def _shortcuts(audit: Audit, folder: Path) -> Markup:
     if not audit.shortcuts:
-        return html.text("A class has too few images, or groups, to measure shortcuts.")
+        return html.text(_NO_SHORTCUTS)
     strongest = max(audit.shortcuts, key=lambda s: s.accuracy)
     picture = html.picture_of(
         _shortcut_figure(audit.shortcuts),

@@ -169,6 +169,8 @@ class Distill(Document):
     def _teacher_is_heard(self):
         if self.teacher is not None and not self.weight:
             raise ValueError("with a teacher, distill.weight must be above 0: 1, for example")
+        if self.asked == "once" and self.teacher is None:
+            raise ValueError("asked: once needs a run that is asked: name it with distill.teacher")
         return self
 
 

@@ -97,7 +97,7 @@ def describe_files(catalog: Catalog, listed: bool = False) -> list[str]:
         + (" (those that the manifest names)" if listed else "")
     ]
     if bad:
-        rows = catalog.skipped.slice(0, _EXAMPLES).to_pylist()
+        rows = catalog.skipped.slice(0, _shown(bad)).to_pylist()
         lines.append("  cannot be used: " + _more(
             [f"{row['path']} ({row['error']})" for row in rows], bad, "; "))  # fmt: skip
     for reason, paths in _by_reason(catalog.left_out).items():
@@ -127,9 +127,15 @@ def _folders(paths: list[str]) -> str:
     """Return the folders of paths, the most frequent first; of one path in each, the paths."""
     counts = Counter(str(PurePosixPath(path).parent) for path in paths)
     if len(counts) > len(paths) // 2 or len(paths) <= _EXAMPLES:
-        return _more(sorted(paths)[:_EXAMPLES], len(paths), ", ")
-    names = [f"{folder}/ {count:,}" for folder, count in counts.most_common(_EXAMPLES)]
+        return _more(sorted(paths)[: _shown(len(paths))], len(paths), ", ")
+    most = counts.most_common(_shown(len(counts)))
+    names = [f"{folder}/ {count:,}" for folder, count in most]
     return _more(names, len(counts), ", ")
+
+
+def _shown(total: int) -> int:
+    """Return how many examples are shown; never is just one hidden, which takes as much room."""
+    return total if total <= _EXAMPLES + 1 else _EXAMPLES
 
 
 def _more(texts: list[str], total: int, separator: str) -> str:

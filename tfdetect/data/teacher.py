@@ -18,7 +18,12 @@ def open_teacher(experiment: Experiment) -> Run | None:
     name = experiment.training.distill.teacher
     if name is None:
         return None
-    run = open_run(name)
+    try:
+        run = open_run(name)
+    except UserError as error:
+        raise UserError(
+            f"training.distill.teacher, the run whose answers are learned: {error}"
+        ) from error
     if not run.model_path.is_file():
         raise UserError(
             f"training.distill.teacher: {run.path} has no model.keras, only exports, which are not "

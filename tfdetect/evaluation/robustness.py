@@ -79,7 +79,8 @@ def measure_robustness(
     masks: dict[str, Metrics] = {}
     source = image_source(catalog, rows)
     for name, change in changes.items():
-        log(f"evaluating {counted(rows.num_rows, 'image')} of {split}, degradation {name}")
+        kind = "attack" if "alter" in change else "degradation"
+        log(f"evaluating {counted(rows.num_rows, 'image')} of {split}, {kind} {name}")
         # A mask cannot be compared with one of which a part was cut off.
         whole = run.predicts_masks and not name.startswith("crop:")
         truth = mask_truth(catalog, rows) if whole else None

@@ -88,18 +88,19 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
     results = found["degradations"]
     accuracies = {name: numbers(each["metrics"]["accuracy"])[0] for name, each in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
+    change, changes = _called(found)
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = html.picture_of(
         _curves(found),
-        "Accuracy, recall and false positive rate over the strength of each degradation",
+        f"Accuracy, recall and false positive rate over the strength of each {change}",
         path=folder / f"{result_name(found)}.png",
     )
     return html.render_page(
-        f"{run.name}: robustness to degradations",
+        f"{run.name}: robustness to {changes}",
         [
-            html.Section("Results by degradation", html.join(
+            html.Section(f"Results by {change}", html.join(
                 html.text("The verdict's threshold is that of the run. Changed verdicts are those "
-                          "that differ from the verdict on the undegraded image. Brackets hold the "
+                          "that differ from the verdict on the unchanged image. Brackets hold the "
                           "95% interval (Wilson's for fractions of images, else a bootstrap)."),
                 html.table(*_rows(found)),
             )),
@@ -107,21 +108,37 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
               if budgets else []),
             html.Section("Metrics by strength", html.join(
                 html.text("Where accuracy falls and the false positive rate rises, the detector "
-                          "takes the degradation for a trace of a fake. Where accuracy falls with "
-                          "recall, it needs traces that the degradation removes."),
+                          "takes a degradation for a trace of a fake. Where accuracy falls with "
+                          "recall, it needs traces that the degradation removes.")
+                if "degradation" in change else None,
                 html.figures([curves], "wide"),
             )),
         ],
-        subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}; authentic images "
-                 "and fakes "
-        "are degraded alike.",
+        subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}"
+                 + ("; authentic images and fakes are degraded alike."
+                    if "degradation" in change else "."),
         cards=[
-            html.Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
-            html.Card(f"{accuracies[worst]:.1%}", "lowest accuracy", f"degradation {worst}"),
+            html.Card(f"{accuracies[UNDEGRADED]:.1%}", f"accuracy without {change}"),
+            html.Card(f"{accuracies[worst]:.1%}", "lowest accuracy", _named(found, worst)),
             html.Card(f"{found['stable']:.1%}", "stable images",
-                      "the same verdict under every degradation"),
+                      f"the same verdict under every {change}"),
         ],
     )  # fmt: skip
+
+
+def _called(found: RobustnessResult) -> tuple[str, str]:
+    """Return what was done to the images, in the singular and in the plural."""
+    names, attacks = {*found["degradations"]} - {UNDEGRADED}, {*_budgets(found["degradations"])}
+    kinds = [kind for kind, some in (("degradation", names - attacks), ("attack", attacks)) if some]
+    kinds = kinds or ["degradation"]
+    return " or ".join(kinds), " and ".join(f"{kind}s" for kind in kinds)
+
+
+def _named(found: RobustnessResult, name: str) -> str:
+    """Return the name of a result with its kind, such as "attack pgd:2/255"."""
+    if name == UNDEGRADED:
+        return "unchanged images"
+    return f"{'attack' if name in _budgets(found['degradations']) else 'degradation'} {name}"
 
 
 def format_robustness(found: RobustnessResult) -> str:
@@ -140,7 +157,7 @@ def _rows(found: RobustnessResult) -> tuple[list[str], list[list[str]]]:
         cells = [format_interval(value, 3) for value in result["metrics"].values()]
         rows.append([name, *cells, f"{result['flipped']:.1%}"])
     measured = found["degradations"][UNDEGRADED]["metrics"]
-    return ["degradation", *(titles[key] for key in measured), "changed verdicts"], rows
+    return [_called(found)[0], *(titles[key] for key in measured), "changed verdicts"], rows
 
 
 def _budgets(results: dict[str, DegradationResult]) -> dict[str, str]:

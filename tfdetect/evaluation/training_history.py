@@ -56,7 +56,9 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
         tries.insert(0, "more epochs (training.epochs)")
     if experiment.model.weights == "none":
         tries.append("pretrained weights (model.weights)")
-    if training.early_stopping is not None and run.info.status == "complete":
+    planned = sum(stage.epochs for stage in training.stages) or training.epochs
+    stopped = run.info.status == "complete" and (run.info.epochs or planned) < planned
+    if training.early_stopping is not None and stopped:
         tries.append("more epochs without improvement (training.early_stopping)")
     if training.schedule.name == "plateau":
         tries.append("a schedule that lowers the rate later (training.schedule)")

@@ -448,10 +448,13 @@ def _headline(
     if detector.says == "nothing":
         return inconclusive, "inconclusive", (*found, nothing, *words.lines), "caution"
     if run.info.calibration is None:
-        reasons = (*found, nothing, f"{words.headline}, says {run.name}, but it is not calibrated.")
+        reasons = (*found, nothing, f"{run.name} says: {words.headline}. It is not calibrated.")
         return inconclusive, "inconclusive", reasons, "caution"
     if detector.says == "authentic" and traces:
-        reasons = (f"{words.headline}, says {run.name}, but there are traces of editing.", *found)
+        reasons = (
+            f"{run.name} says: {words.headline}. There are traces of editing, though.",
+            *found,
+        )
         return inconclusive, "inconclusive", reasons, "caution"
     return words.headline, "detector", (nothing, *words.lines, *found), words.tone
 

@@ -17,6 +17,7 @@ from tfdetect.core.load_experiment import override
 
 # Trials that differ in these values cannot be compared.
 _FIXED = {"name", "data.dataset", "training.monitor"}
+_WITHIN = (3 - math.sqrt(5)) / 2  # part of a range that is tried, a whole number of no range
 _RANDOM_CHECKS = 200  # random points that are checked before the first trial
 
 
@@ -223,11 +224,20 @@ class Space(Document):
             raise UserError(f"search space {self.name}, {where}: {message}") from None
 
     def _corners(self) -> Iterator[tuple[str, dict]]:
-        """Yield each end of each range and each option, other values at their first or lowest."""
+        """Yield each end of each range and each option, other values at their first or lowest.
+
+        A range without a step comes with a fraction first, which whole numbers do not take.
+        """
         for label, key, parameter in _iterate(self.parameters, ""):
             needed = _options_for(self.parameters, label)
             if parameter.choice is None:
                 point = self.draw(_FirstDraw(needed))
+                low, high = parameter.range
+                if parameter.step is None:
+                    yield (
+                        f"key {key!r} between {low:g} and {high:g}",
+                        {**point, label: low + _WITHIN * (high - low)},
+                    )
                 for end in parameter.range:
                     yield f"key {key!r} at {end:g}", {**point, label: end}
             else:

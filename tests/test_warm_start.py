@@ -188,6 +188,10 @@ def test_answers_are_those_of_predict_and_reach_their_images(shared_run, dark, t
     assert len(set(expected.round(4))) > 10
     again = teacher_answers(parent, catalog, file, 8, log=pytest.fail)  # read from the file
     np.testing.assert_array_equal(again["validation"], answers["validation"])
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UserError, match="answers of the teacher in .* are damaged"):
+        teacher_answers(parent, catalog, damaged, 8)
 
     data = plan.experiment.data
     numbers = np.arange(rows.num_rows, dtype="f")[:, None]

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,6 +245,8 @@ def load_array(path: Path, mapped: bool = False) -> Any:
         raise ValueError("it is empty")
     if not start.startswith(_ARRAYS):  # NumPy takes it for a pickle, and says how to load that
         raise ValueError("it holds no NumPy array")
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # NumPy would leave it open
+        raise ValueError("it is cut off")
     try:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -4,11 +4,13 @@ import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from tfdetect.core import console
-from tfdetect.core.files import write_bytes
+from tfdetect.core.errors import UserError, first_line
+from tfdetect.core.files import load_array, write_bytes
 from tfdetect.core.probability import EPSILON
 from tfdetect.core.run import Run
 from tfdetect.core.text import counted
@@ -41,10 +43,7 @@ def teacher_answers(
     parts = {split: catalog.split(split) for split in SPLITS}
     classes = len(teacher.class_names)
     if file.is_file():
-        with np.load(file) as kept:
-            answers = {split: kept[split] for split in SPLITS}
-            done = kept["asked"] if "asked" in kept else [len(answers[split]) for split in SPLITS]
-            asked = dict(zip(SPLITS, map(int, done)))
+        answers, asked = _kept(file)
     else:
         answers = {
             split: np.full((rows.num_rows, 1 if classes == 2 else classes), np.nan, np.float32)
@@ -87,6 +86,19 @@ def _write(file: Path, answers: dict[str, np.ndarray], asked: dict[str, int]) ->
     np.savez(content, **arrays)
     file.parent.mkdir(exist_ok=True)
     write_bytes(file, content.getvalue())
+
+
+def _kept(file: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return the answers in a file, and how many rows of each split were asked for."""
+    try:
+        with load_array(file) as kept:
+            answers = {split: kept[split] for split in SPLITS}
+            return answers, dict(zip(SPLITS, map(int, kept["asked"])))
+    except (ValueError, KeyError, BadZipFile) as error:
+        raise UserError(
+            f"The answers of the teacher in {file} are damaged: {first_line(error)}. Delete this "
+            "file; then --resume asks the teacher again."
+        ) from error
 
 
 def _logits(table: np.ndarray) -> np.ndarray:

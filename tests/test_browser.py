@@ -157,7 +157,7 @@ def test_only_pixels_that_count_as_altered_are_marked(small, page):
 
 def test_evidence_names_what_was_not_looked_for_and_repeats_nothing(small, page):
     page.goto(small[0])
-    reason = "run says: Looks authentic. There are traces of editing, though."
+    reason = "Looks authentic, says run. There are traces of editing, though."
     found = {"headline": "Inconclusive", "tone": "caution", "reasons": [reason]}
     answered(page, ROW | {"inconclusive": True}, found)
     page.get_by_text("Looked for and not found: 1").wait_for()

@@ -258,7 +258,9 @@ def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
     uncalibrated = uncalibrated_of(detector).with_threshold(0.5)
     assert headline(plain, row(0.9), run=uncalibrated)[0] == "inconclusive"
     told = evidence(plain, [(uncalibrated, row(0.1, duplicate_of_train=True))]).reasons
-    assert told[-1].count(" but ") == 1 and told[-1].endswith(" image. It is not calibrated.")
+    assert told[-1].count(" but ") == 1 and told[-1].endswith(
+        f", says {uncalibrated.name}. It is not calibrated."
+    )
     assert headline(declared, row(0.1))[0] == "declared"
     assert "without a signature" in headline(declared, row(0.1))[1]
 

@@ -448,11 +448,11 @@ def _headline(
     if detector.says == "nothing":
         return inconclusive, "inconclusive", (*found, nothing, *words.lines), "caution"
     if run.info.calibration is None:
-        reasons = (*found, nothing, f"{run.name} says: {words.headline}. It is not calibrated.")
+        reasons = (*found, nothing, f"{words.headline}, says {run.name}. It is not calibrated.")
         return inconclusive, "inconclusive", reasons, "caution"
     if detector.says == "authentic" and traces:
         reasons = (
-            f"{run.name} says: {words.headline}. There are traces of editing, though.",
+            f"{words.headline}, says {run.name}. There are traces of editing, though.",
             *found,
         )
         return inconclusive, "inconclusive", reasons, "caution"

@@ -350,7 +350,7 @@ def test_shifts_are_found_by_hash_and_keep_the_ratios_of_kinds(tmp_path):
     np.testing.assert_allclose(after[:3].sum(axis=1), 1, rtol=1e-6)
 
     (tmp_path / CROSS_FITTING).write_bytes(b"x")
-    with pytest.raises(UserError, match="cross_fitting.npy cannot be read"):
+    with pytest.raises(UserError, match="cross_fitting.npy is damaged"):
         CrossFitting.load(tmp_path)
     (tmp_path / CROSS_FITTING).unlink()
     assert CrossFitting.load(tmp_path) is None

@@ -226,16 +226,17 @@ def _errors_name(new: Path, folder: Path) -> Iterator[None]:
         raise
 
 
-def load_array(path: Path, mapped: bool = False) -> Any:
+def load_array(path: Path, mapped: bool = False, dtype: Any = None) -> Any:
     """Return the array of a .npy file, or the arrays of a .npz file, which hold no Python objects.
 
     Args:
         path: the file.
         mapped: whether the array stays on the disk, and is read where it is used.
+        dtype: of the structures of which it must be a list, [n]; None for any array.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is damaged; the message says how.
+        ValueError: it is damaged, or holds something else; the message says how.
     """
     import numpy as np
 
@@ -248,10 +249,13 @@ def load_array(path: Path, mapped: bool = False) -> Any:
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # NumPy would leave it open
         raise ValueError("it is cut off")
     try:
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, EOFError) as error:
         what = "Python objects" if "pickle" in str(error) else f"no whole array ({error})"
         raise ValueError(f"it holds {what}") from error
+    if dtype is not None and (array.dtype != dtype or array.ndim != 1):
+        raise ValueError(f"it holds no list of {dtype} but {array.dtype} {list(array.shape)}")
+    return array
 
 
 def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError:

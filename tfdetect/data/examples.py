@@ -23,7 +23,7 @@ class Annotations:
         datasets: str [n], the dataset of each image; None if it is not needed.
         generators: str [n], the generator of each fake and the source of each authentic image, as
             the dataset names them, "" where it does not; None if they are not needed.
-        answers: float32 [n, logits], a teacher's answers; see `training.teacher_answers`. None
+        answers: float32 [n, logits], a teacher's answers; see `evaluation.teacher_answers`. None
             without them.
     """
 

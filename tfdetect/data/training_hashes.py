@@ -93,12 +93,9 @@ class TrainingHashes:
         if not (folder / FILE).is_file():
             return None
         try:
-            table = load_array(folder / FILE, mapped=True)
-            if table.dtype != _TYPE or table.ndim != 1:
-                raise ValueError(f"it is no list of hashes but {table.dtype} {list(table.shape)}")
+            return cls(load_array(folder / FILE, mapped=True, dtype=_TYPE))
         except (OSError, ValueError) as error:
             raise damaged_part(folder, FILE, error) from error
-        return cls(table)
 
 
 def hashes_of_splits(catalog: "Catalog", splits: Iterable[str]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from scipy.special import expit
 from tfdetect.core.columns import Column, with_columns
 from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import load_array
 from tfdetect.core.run import Run
 
 FILE = "cross_fitting.npy"
@@ -62,12 +63,13 @@ class CrossFitting:
         if not (folder / FILE).is_file():
             return None
         try:
-            table = np.load(folder / FILE, allow_pickle=False)
-            if table.dtype != _TYPE or table.ndim != 1 or not np.isfinite(table["shift"]).all():
-                raise ValueError("it does not hold finite shifts by hash")
-        except (OSError, ValueError, EOFError) as error:
+            table = load_array(folder / FILE, dtype=_TYPE)
+            if not np.isfinite(table["shift"]).all():
+                raise ValueError("a shift is no finite number")
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make the ensemble again."
+                f"Run {folder} is corrupt: {FILE} is damaged: {error}. Copy the run again, or make "
+                "the ensemble again."
             ) from error
         return cls(table)
 

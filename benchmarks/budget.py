@@ -79,7 +79,7 @@ def main() -> None:
 
     import_tensorflow()
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_data import training_data
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices, parse_gpus
     from tfdetect.training.fit import set_seed_and_precision

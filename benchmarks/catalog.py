@@ -27,7 +27,7 @@ from tfdetect.core.data_settings import Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.walk import FoundFile, Walk
 from tfdetect.data import scan
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.inspection import CONTENT_COLUMNS
 from tfdetect.data.parallel import reading_by
 
@@ -77,7 +77,7 @@ def synthetic(count):
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_data import training_data
 
     result["MiB with TensorFlow"] = memory()
     data = Data(image_size=32, cache="none")
@@ -94,7 +94,7 @@ def stream(data, steps):
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_data import training_data
 
     spec, _ = load_spec("cifake")
     found = build_catalog(spec, {"cifake": data}, progress=False)

@@ -22,8 +22,8 @@ import budget
 from budget import call, settings
 from tabulate import tabulate
 
-from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import published
+from tfdetect.core.shipped_documents import shipped_names
 
 # Verdicts from masks, a variant with masks, and weights that must be downloaded.
 EXCLUDED = ("iidnet", "nixnet", "f3net_faces_masks", "probe")

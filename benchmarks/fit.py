@@ -25,7 +25,7 @@ from PIL import Image
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import stream_of
+from tfdetect.data.training_data import stream_of
 from tfdetect.models.detector import build_detector
 from tfdetect.training.callbacks import ImagesPerSecond, ReportBrokenFiles, StopOnNonFinite
 from tfdetect.training.devices import configure_devices

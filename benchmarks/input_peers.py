@@ -93,7 +93,7 @@ def ours(name, task, side, folder):
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.data.prepare_dataset import write_shards
     from tfdetect.data.shard_writer import Copies
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_data import training_data
 
     policy = (f"[{{name: warp, rotation: {ROTATION}, shift: {SHIFT}, shear: {SHEAR}, zoom: {ZOOM}, "
               "flip: true}]" if task == "augmented" else "[]")  # fmt: skip

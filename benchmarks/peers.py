@@ -129,10 +129,11 @@ def ours(name, task, network, side, precision):
 def train_ours(plan, catalog, folder, facts):
     import keras
 
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_data import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import FitData, fit, set_seed_and_precision
+    from tfdetect.training.fit import fit, set_seed_and_precision
+    from tfdetect.training.fit_job import FitData
 
     experiment, devices = plan.experiment, configure_devices()
     batch = experiment.training.batch_size

@@ -60,7 +60,7 @@ def main():
     from tfdetect.imaging.geometry import resize, windows
     from tfdetect.imaging.read import decode_any
     from tfdetect.models.backbones import build_backbone
-    from tfdetect.models.detector import load_backbone
+    from tfdetect.models.initial_weights import load_backbone
     from tfdetect.models.residual_front_ends import NoiseResidual
 
     with open(args.dataset / "manifest.csv", newline="") as file:

@@ -35,7 +35,7 @@ import tensorflow as tf
 from tfdetect.core.data_settings import Data
 from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import stream_of
+from tfdetect.data.training_data import stream_of
 
 SIZE, BATCH = (224, 224), 32
 POLICY = [{"name": "warp", "rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True}]

@@ -37,7 +37,7 @@ def measure(args, count):
     from tfdetect.core.load_experiment import load_experiment
     from tfdetect.data.examples import Examples
     from tfdetect.data.sources import Files
-    from tfdetect.data.training_stream import stream_of
+    from tfdetect.data.training_data import stream_of
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import set_seed_and_precision

@@ -22,7 +22,7 @@ from tfdetect.core.data_settings import Data
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 
 BATCH = 64
 

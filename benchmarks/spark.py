@@ -61,12 +61,12 @@ spark.stop()
 # A command on machines that read nothing.
 DRIVER = """
 import importlib, sys
-from tfdetect.core import cli
+from tfdetect.core.run_command import run_command
 from tfdetect.spark import dataset_jobs, predict_table
 from empty_rows import EmptyRows, MadeUpRows
 
 predict_table.PredictFiles, dataset_jobs.ReadFiles = EmptyRows, MadeUpRows
-sys.exit(cli.run_command(importlib.import_module("tfdetect.{name}").main))
+sys.exit(run_command(importlib.import_module("tfdetect.{name}").main))
 """
 
 

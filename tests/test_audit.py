@@ -17,11 +17,11 @@ from tfdetect.auditing.audit_report import format_audit, write_report
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
 from tfdetect.auditing.fixes import _encode, fix_dataset
 from tfdetect.auditing.traits import image_traits, radial_spectrum
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_command import run_command
 from tfdetect.data import splits
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.jpeg_tables import jpeg_quality

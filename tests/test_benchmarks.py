@@ -22,13 +22,13 @@ from tfdetect.benchmarks.measure_subsets import best_accuracy, mean_over
 from tfdetect.benchmarks.results import our_figures, read_results
 from tfdetect.benchmarks.subset_data import equalized_rows, equalizing, read_subsets
 from tfdetect.benchmarks.suite import Protocol, Suite, load_suite, suite_names
-from tfdetect.core.cli import run_command
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.open_run import open_run
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.mask_metrics import PixelCounts, count_pixels, mask_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline

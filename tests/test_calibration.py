@@ -16,10 +16,10 @@ from sklearn.metrics import brier_score_loss, roc_curve
 import tfdetect
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core import console
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation import calibration
 from tfdetect.evaluation.adaptation import (
@@ -47,8 +47,8 @@ from tfdetect.evaluation.operating_points import (
 )
 from tfdetect.evaluation.prediction_columns import recalibrate, uncalibrated
 from tfdetect.evaluation.run_description import band_chosen_on, threshold_sentence
-from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
+from tfdetect.models.saved_model import run_signature
 from tfdetect.predict import main as predict_command
 
 WITHOUT_EXPORTS = shutil.ignore_patterns("saved_model", "exports")  # calibrate would rewrite them
@@ -412,7 +412,7 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
     ]
     rows = predicted()
     data = [Path(path).read_bytes() for path in files]
-    [answer] = answers(copy / "saved_model", "encoded", [data])
+    [answer] = run_signature(copy / "saved_model", "encoded", [data])
     np.testing.assert_allclose(answer["p_fake"], [r["p_fake"] for r in rows], atol=1e-5)
     assert [v.decode() for v in answer["verdict"]] == [r["verdict"] for r in rows]
     assert answer["inconclusive"].tolist() == [r["inconclusive"] for r in rows]
@@ -596,7 +596,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     rows = json.loads(capsys.readouterr().out)
     assert sum(row["verdict"] != run.class_names[0] for row in rows) <= 1
     # What the run is adapted to has no unlike size any more.
-    assert run.alike_sides[1] < 60 < open_run(copy).alike_sides[1]
+    assert run.in_domain_sides[1] < 60 < open_run(copy).in_domain_sides[1]
     assert not any("size" in row["domain_reasons"] for row in rows)
 
     # A stricter threshold is kept, and said.

@@ -15,7 +15,8 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.data import inspection
-from tfdetect.data.catalog import build_catalog, fold
+from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.folds import fold
 from tfdetect.data.splits import Carved, carve, group_fraction, join_copies
 
 

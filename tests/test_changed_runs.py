@@ -15,7 +15,7 @@ import pytest
 
 import tfdetect
 from tfdetect.core.open_run import open_run
-from tfdetect.models.exports import answers
+from tfdetect.models.saved_model import run_signature
 
 
 def digest(folder):
@@ -36,7 +36,7 @@ def check_whole(path, images):
     predicted = tfdetect.load(run).predict(files).to_arrow()
     assert np.allclose(predicted["p_fake"], table["p_fake"], atol=1e-5)
     data = [Path(file).read_bytes() for file in files]
-    [answer] = answers(path / "saved_model", "encoded", [data])
+    [answer] = run_signature(path / "saved_model", "encoded", [data])
     assert np.allclose(answer["p_fake"], table["p_fake"], atol=1e-5)
     verdicts = [text.decode() for text in answer["verdict"]]
     certain = [

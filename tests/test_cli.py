@@ -18,10 +18,9 @@ from commands import call
 from conftest import write_images
 
 from tfdetect.__main__ import COMMANDS, main
-from tfdetect.core import cli
-from tfdetect.core.cli import explanation_of
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_command import explanation_of, run_command
 from tfdetect.data import demo
 from tfdetect.data.locate import find_roots, locate, present_roots
 from tfdetect.data.parallel import write_cache
@@ -371,7 +370,7 @@ def test_a_gpu_without_memory_is_no_traceback(message, capsys):
     def main(argv):
         raise tf.errors.InternalError(None, None, message)
 
-    assert cli.run_command(main, []) == 2
+    assert run_command(main, []) == 2
     assert "not enough memory for this on the GPU" in capsys.readouterr().err
 
 

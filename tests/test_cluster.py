@@ -27,7 +27,7 @@ from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.core.rendezvous import meet
 from tfdetect.data.augmentation import augment
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part, drawing_for
 from tfdetect.training import workers
@@ -151,9 +151,9 @@ def test_slurms_texts_mean_what_tensorflow_reads_in_them():
     from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as theirs
 
     for text in ("n1", "n[1-2],m5,o[3-4,6,7-9]", "node-[008-011,100]", "10.0.0.[1-3],h.example"):
-        assert cluster_of._slurm_hosts(text) == theirs.expand_hostlist(text)
+        assert cluster_of.slurm_hosts(text) == theirs.expand_hostlist(text)
     for text in ("3", "3(x2),2,1", "1(x128)"):
-        assert cluster_of._slurm_counts(text) == theirs.expand_tasks_per_node(text)
+        assert cluster_of.slurm_counts(text) == theirs.expand_tasks_per_node(text)
 
 
 @pytest.mark.slow
@@ -514,8 +514,8 @@ def test_a_keras_without_what_is_replaced_is_refused(monkeypatch):
 def test_keras_still_needs_the_two_overrides(folder_dataset, tmp_path):
     """When this fails, Keras has fixed issue 20585: `prepare_model` and the reduction can go."""
     code = (
-        "import sys, tfdetect.training.workers as w, tfdetect.training.fit as f\n"
-        "f.prepare_model = lambda model: None\n"
+        "import sys, tfdetect.training.workers as w, tfdetect.training.fit_job as j\n"
+        "j.prepare_model = lambda model: None\n"
         "import cluster_worker\n"
         "sys.exit(cluster_worker.main(*sys.argv[1:]))"
     )

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch", reason='pip install "tfdetect[convert]"')
 F = torch.nn.functional
 
 from tfdetect.convert import main
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_model, override
 from tfdetect.core.open_run import open_run
+from tfdetect.core.run_command import run_command
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.locate import locate
 
 

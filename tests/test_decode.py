@@ -28,7 +28,7 @@ from zoo import (
 )
 
 from tfdetect.auditing.traits import image_traits
-from tfdetect.core.cli import run_command
+from tfdetect.core.run_command import run_command
 from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.data.sources import Files
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal

@@ -145,9 +145,9 @@ def commands(path: Path) -> list[list[str]]:
 @pytest.mark.parametrize("path", TEXTS, ids=NAMES)
 def test_commands_in_the_documentation_are_accepted(path):
     """Every flag and choice exists, and so does every shipped dataset, experiment and space."""
-    from tfdetect.core.documents import shipped_names
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.load_experiment import load_experiment, override
+    from tfdetect.core.shipped_documents import shipped_names
 
     for words in commands(path):
         if words[0].endswith("python") and words[1].startswith("benchmarks/"):

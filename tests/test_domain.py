@@ -21,16 +21,16 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.load_experiment import override
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.evaluation_data import evaluation_data, split_to_evaluate
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.models.detector import build_detector
-from tfdetect.models.exports import answers
 from tfdetect.models.feature_outputs import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
+from tfdetect.models.saved_model import run_signature
 
 SHIPPED = Path(__file__).parents[1] / "saved_models"
 
@@ -243,12 +243,14 @@ def test_the_saved_model_tells_the_same(shared_run, suspects):
     run, _ = shared_run
     names = [p for p in sorted(suspects.iterdir()) if p.suffix in (".png", ".jpg", ".bmp")]
     rows = tfdetect.load(run).predict(names, progress=False)
-    [found] = answers(run.path / "saved_model", "encoded", [[p.read_bytes() for p in names]])
+    [found] = run_signature(run.path / "saved_model", "encoded", [[p.read_bytes() for p in names]])
     texts = [text.decode() for text in found["domain_reasons"]]
     assert texts == [row["domain_reasons"] for row in rows]
     assert found["in_domain"].tolist() == [row["in_domain"] for row in rows]
     images = [np.asarray(Image.open(name).convert("RGB"), np.float32)[None] for name in names]
-    for text, again in zip(texts, answers(run.path / "saved_model", "serving_default", images)):
+    for text, again in zip(
+        texts, run_signature(run.path / "saved_model", "serving_default", images)
+    ):
         expected = text.replace("format", "").replace(" ,", "").strip(", ")
         assert again["domain_reasons"][0].decode() == expected
 
@@ -332,7 +334,7 @@ def test_formats_without_loss_are_alike_and_one_encoding_makes_all_alike(
     run = run.with_info(
         dataset=run.info.dataset.model_copy(update={"training_images": images}), views=(view,)
     )
-    assert set(run.alike_formats) == expected
+    assert set(run.in_domain_formats) == expected
     side, missing = np.full(2, images.shorter_side[1]), np.zeros(2, bool)
     files = np.array(["TIFF", "HEIF"], object)
     reasons = domain_columns(run, side, files, np.zeros(2, np.float32), missing)

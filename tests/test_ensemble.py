@@ -18,10 +18,10 @@ from test_masks import LOCALIZER, write_forged
 
 import tfdetect
 from tfdetect.core import console
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_info import DatasetInfo, RunInfo, TrainingImages, View
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation import prediction_tables
@@ -37,7 +37,7 @@ from tfdetect.fusion.fusion_report import worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.scores import MemberScores
-from tfdetect.models.exports import answers
+from tfdetect.models.saved_model import run_signature
 
 
 def scores_of(logits, fake, groups=None, datasets=None, features=None):
@@ -476,12 +476,12 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
                                       str(tmp_path / "p.jsonl")]) == 0  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     order = [row["path"] for row in rows]
-    [answer] = answers(run.path / "saved_model", "encoded", [data])
+    [answer] = run_signature(run.path / "saved_model", "encoded", [data])
     np.testing.assert_allclose(
         [rows[order.index(path)]["p_fake"] for path in paths], answer["p_fake"], atol=1e-5
     )
     pixels = tf.stack([tf.cast(tf.io.decode_png(d, 3), tf.float32) for d in data])
-    [direct] = answers(run.path / "saved_model", "serving_default", [pixels])
+    [direct] = run_signature(run.path / "saved_model", "serving_default", [pixels])
     np.testing.assert_allclose(direct["p_fake"], answer["p_fake"], atol=1e-5)
     capsys.readouterr()
     assert run_command(evaluate_command, [str(run.path), "--split", "test", "--output",
@@ -704,7 +704,7 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
     with Image.open(out / "3.fake.mask.png") as image:
         assert image.size == (40, 36)
     data = [(root / "3.fake.png").read_bytes()]
-    [answer] = answers(run.path / "saved_model", "encoded", [data])
+    [answer] = run_signature(run.path / "saved_model", "encoded", [data])
     mask = tf.io.decode_png(answer["mask_png_bytes"][0]).numpy()[..., 0]
     with Image.open(out / "3.fake.altered.png") as image:
         written = np.asarray(image)

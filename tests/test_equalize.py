@@ -17,8 +17,7 @@ from tfdetect.data.sources import Files
 from tfdetect.imaging.equalize import equalize, equalize_images, equalize_randomly
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.light import resample
-from tfdetect.models.exports import answers
-from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saved_model import export_saved_model, run_signature
 from tfdetect.models.saving import save_detector
 
 RNG = np.random.default_rng(0)
@@ -108,8 +107,10 @@ def test_the_exported_model_equalizes(tmp_path):
     pixels = RNG.integers(0, 255, (80, 100, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    [file] = answers(run.path / "saved_model", "encoded", [[buffer.getvalue()]])
-    [array] = answers(run.path / "saved_model", "serving_default", [pixels[None].astype("f4")])
+    [file] = run_signature(run.path / "saved_model", "encoded", [[buffer.getvalue()]])
+    [array] = run_signature(
+        run.path / "saved_model", "serving_default", [pixels[None].astype("f4")]
+    )
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     [row] = list(Detector(run).predict([str(tmp_path / "a.png")], progress=False))
     np.testing.assert_allclose([file["p_fake"][0], array["p_fake"][0]], row["p_fake"], atol=1e-6)

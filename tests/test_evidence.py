@@ -24,7 +24,7 @@ from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.photographs import photograph
-from tfdetect.predict import _say_copies
+from tfdetect.predict import log_copies
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.fills import copy_move
 
@@ -295,10 +295,10 @@ def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
 
 def test_images_with_copied_regions_are_named(capsys):
     found = {f"{n}.jpg": SimpleNamespace(copies=SimpleNamespace(found=n % 2)) for n in range(4)}
-    _say_copies(found, Path("out"))
+    log_copies(found, Path("out"))
     assert "found in 2 of 4 images: 1.jpg, 3.jpg; masks and ov" in capsys.readouterr().err
     many = {f"{n}.jpg": SimpleNamespace(copies=SimpleNamespace(found=True)) for n in range(12)}
-    _say_copies(many, Path("out"))
+    log_copies(many, Path("out"))
     assert ", 9.jpg and 2 more; masks" in capsys.readouterr().err
 
 

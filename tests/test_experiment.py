@@ -2,11 +2,12 @@
 
 import pytest
 
-from tfdetect.core.documents import shipped, shipped_names, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_info import RunInfo
+from tfdetect.core.shipped_documents import package_folder, shipped_names
 
 FILES = shipped_names("experiments")
 NAMES = sorted(FILES)
@@ -22,7 +23,7 @@ def test_shipped_experiments_are_valid_and_explain_themselves(name):
 
 
 def test_every_spec_names_a_shipped_experiment():
-    for path in shipped("data_specs").glob("*.yaml"):
+    for path in package_folder("data_specs").glob("*.yaml"):
         assert load_spec(path.stem)[0].experiment in NAMES
 
 

@@ -14,11 +14,11 @@ from PIL import ExifTags, Image, PngImagePlugin
 from PIL.TiffImagePlugin import IFDRational
 
 import tfdetect
-from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.open_run import open_run
-from tfdetect.core.probability import logit, moved
+from tfdetect.core.probability import add_to_logit, logit
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.predictions import CompiledDetector
@@ -600,7 +600,7 @@ def test_a_lean_does_not_depend_on_the_prior(calibrated_detector):
     row = {"p_fake": 0.55, "verdict": "inpainted", "inconclusive": True}
     for prior in (0.5, 0.01):
         run = calibrated_detector.with_prior(prior)
-        p = moved(0.55, logit(prior))
+        p = add_to_logit(0.55, logit(prior))
         words = verdict_words(run, row | {"p_fake": p}, False)
         assert words.lines[-1].endswith("It leans to fake.")
 

@@ -9,8 +9,8 @@ from conftest import write_litert
 from PIL import Image
 from skimage import data as pictures
 
-from tfdetect import __main__ as cli
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_command import run_command
 from tfdetect.data.face_detectors import face_detector
 from tfdetect.data.image_faces import landmark_maps
 from tfdetect.data.scan import scan
@@ -55,7 +55,7 @@ def videos(tmp_path_factory):
 
 
 def run(arguments, capsys):
-    code = cli.run_command(extract_faces, [str(a) for a in arguments])
+    code = run_command(extract_faces, [str(a) for a in arguments])
     return code, *capsys.readouterr()
 
 

@@ -17,8 +17,7 @@ import pytest
 from commands import call
 from conftest import write_images
 
-from tfdetect.core import cli, files
-from tfdetect.core.cli import run_command
+from tfdetect.core import files
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import (
     FailedWrites,
@@ -32,6 +31,7 @@ from tfdetect.core.files import (
 )
 from tfdetect.core.locks import locked
 from tfdetect.core.process import Terminated, is_command, lock_directory
+from tfdetect.core.run_command import continuing, run_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -215,7 +215,7 @@ def test_a_lock_that_is_given_back_leaves_no_file(tmp_path):
 # A command that leaves something in every place, says so, and waits to be ended.
 WAITS = """
 import pathlib, signal, sys, tempfile, time
-from tfdetect.core.cli import run_command
+from tfdetect.core.run_command import run_command
 from tfdetect.core.files import staged
 from tfdetect.core.process_pool import process_pool
 
@@ -333,7 +333,7 @@ def test_a_signal_that_foreign_code_turns_into_an_error_is_no_error(kind, capsys
 @pytest.mark.parametrize("ended", [KeyboardInterrupt, Terminated(143), UserError("wrong")])
 def test_a_command_says_that_it_continues(ended, capsys):
     def main(argv):
-        with cli.continuing("Finished parts are"):
+        with continuing("Finished parts are"):
             assert is_command()
             raise ended
 
@@ -354,7 +354,7 @@ def test_ctrl_c_that_foreign_code_turns_into_an_error_is_no_error(capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    code = "from tfdetect.core.cli import run_command; import sys; "
+    code = "from tfdetect.core.run_command import run_command; import sys; "
     code += "sys.exit(run_command(lambda argv: print('x\\n' * 10**6), []))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment,

@@ -16,13 +16,13 @@ from PIL import Image
 from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.folder_names import polarity
+from tfdetect.core.folder_names import class_polarity
 from tfdetect.core.image_names import has_signature, is_image
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.walk import _MAX_VISITS, Walk
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.describe import describe_classes, describe_data
 from tfdetect.data.image_files import find_images
 from tfdetect.data.locate import locate
@@ -228,7 +228,7 @@ def counts(spec, scanned):
     ],
 )  # fmt: skip
 def test_polarity_is_never_guessed(name, expected):
-    assert polarity(name) == expected
+    assert class_polarity(name) == expected
 
 
 @pytest.mark.parametrize(

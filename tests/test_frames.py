@@ -108,7 +108,7 @@ def test_remarks_are_a_column_only_where_there_are_any():
         return Table({
             "path": Column.texts(["a", "b"]), "p_fake": Column(np.array([0.1, 0.2])),
             "verdict": Column.texts(["photo", "photo"]), "inconclusive": Column(np.zeros(2, bool)),
-            "in_domain": Column.unknown(2), "duplicate_of_train": Column.unknown(2),
+            "in_domain": Column.missing_bools(2), "duplicate_of_train": Column.missing_bools(2),
             "remarks": Column.texts([remark, None]), "error": Column.texts([None, "damaged"]),
         })  # fmt: skip
 

@@ -37,14 +37,16 @@ def test_without_strength_or_blend_nothing_changes(step):
 def test_partners_are_others_of_the_same_class(count):
     for draw in range(5):
         kinds = RNG.integers(0, 2, count).astype("float32")
-        partner = frequency._of_same_class(tf.constant(kinds)[:, None], tf.constant([1, draw]))
+        partner = frequency.another_of_same_class(
+            tf.constant(kinds)[:, None], tf.constant([1, draw])
+        )
         partner = partner.numpy()
         assert (kinds[partner] == kinds).all()
         assert sorted(partner) == list(range(count))  # everyone is somebody's
         alone = np.array([(kinds == k).sum() == 1 for k in kinds])
         assert ((partner == np.arange(count)) == alone).all()
     three = tf.one_hot([0, 1, 2, 2], 3)
-    assert frequency._of_same_class(three, SEED).numpy().tolist() == [0, 1, 3, 2]
+    assert frequency.another_of_same_class(three, SEED).numpy().tolist() == [0, 1, 3, 2]
 
 
 def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
@@ -52,7 +54,7 @@ def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
         return tf.ones_like(rows, tf.float32) * high
 
     monkeypatch.setattr(frequency, "uniform_for", largest)
-    monkeypatch.setattr(frequency, "_of_same_class", lambda t, s: tf.range(8)[::-1])
+    monkeypatch.setattr(frequency, "another_of_same_class", lambda t, s: tf.range(8)[::-1])
     smooth = tf.cast(
         tf.clip_by_value(
             tf.image.resize(RNG.uniform(70, 180, (8, 4, 5, 3)), (24, 30), "bicubic"), 0, 255

@@ -10,7 +10,6 @@ from test_models import detector
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.registry import FRONT_ENDS
-from tfdetect.models.detector import learn_statistics
 from tfdetect.models.networks.iidnet import Double, GlobalAttention, LocalAttention, Median
 from tfdetect.models.patch_front_ends import SimplestPatch
 from tfdetect.models.residual_front_ends import (
@@ -21,6 +20,7 @@ from tfdetect.models.residual_front_ends import (
     srm_kernels,
 )
 from tfdetect.models.spectral_front_ends import FAD, LFS, LogDCT, dct_matrix
+from tfdetect.models.standardize import learn_statistics
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (2, 48, 64, 3)).astype("float32")

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from odd_documents import EXPERIMENT, ODD, RAW, RUN, SPACE, SPEC, changed, dumped, places
 
 from tfdetect.__main__ import COMMANDS
-from tfdetect.core.documents import parse_yaml, read_json, read_rows, read_yaml
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.open_run import read_run
+from tfdetect.core.parsing import parse_yaml, read_json, read_rows, read_yaml
 from tfdetect.tuning.space import load_space
 
 FAST = settings(

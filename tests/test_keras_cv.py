@@ -12,8 +12,8 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.augmentation import augment, check_policy
-from tfdetect.data.catalog import build_catalog
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.training_data import training_data
 
 SIZE = (24, 24)
 

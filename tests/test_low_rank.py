@@ -10,7 +10,8 @@ from conftest import fit_small, run_at, train_small
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
-from tfdetect.models.detector import backbone_of, build_detector, describe
+from tfdetect.models.detector import build_detector
+from tfdetect.models.detector_parts import backbone_of, describe
 from tfdetect.models.low_rank import adapted_layers, merge
 from tfdetect.models.saving import load_detector, save_detector
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.manifest import read_manifest, row_number
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 
 TABLE = "path,label,generator\nr/caf\u00e9.png,001,NA\nr/a.png,true,\n"
 ROWS = [

@@ -15,7 +15,7 @@ from tfdetect.auditing.fixes import fix_dataset
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_info import View
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.examples import has_mask
 from tfdetect.data.loading import load_images, native_images
 from tfdetect.data.mask_files import compare_sizes
@@ -25,7 +25,7 @@ from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.targets import UNKNOWN
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.mask_coding import MaskCoding, decode_mask, detect_coding, survey_mask
 

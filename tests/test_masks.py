@@ -14,18 +14,18 @@ from conftest import SMALL, fit_small, train_small
 from PIL import Image
 from scipy.special import expit
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_info import Calibration, DatasetInfo, RunInfo, View
 from tfdetect.core.training_settings import MaskLoss
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
 from tfdetect.data.targets import UNKNOWN
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
@@ -49,8 +49,9 @@ from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.models.detector import build_detector
-from tfdetect.models.exports import answers, write_exports
+from tfdetect.models.exports import write_exports
 from tfdetect.models.inference import calibrated, score_images, shown_masks
+from tfdetect.models.saved_model import run_signature
 from tfdetect.models.saving import load_detector
 from tfdetect.predict import main as predict
 from tfdetect.train import main as train
@@ -555,9 +556,9 @@ def test_no_pixel_is_marked_below_the_mask_threshold(localizer, tmp_path, capsys
 def test_the_saved_model_predicts_the_same_mask(localizer):
     run, root = localizer
     data = (root / "5.fake.png").read_bytes()
-    [encoded] = answers(run.path / "saved_model", "encoded", [[data]])
+    [encoded] = run_signature(run.path / "saved_model", "encoded", [[data]])
     pixels = np.asarray(Image.open(root / "5.fake.png"), np.float32)[None]
-    [plain] = answers(run.path / "saved_model", "serving_default", [pixels])
+    [plain] = run_signature(run.path / "saved_model", "serving_default", [pixels])
     mask = tf.io.decode_png(encoded["mask_png_bytes"][0]).numpy()
     assert plain["mask"].shape == (1, 36, 40, 1)
     assert np.abs(mask - plain["mask"][0] * 255).max() <= 0.51
@@ -594,7 +595,7 @@ def test_tiles_are_pooled_alike_by_every_runtime(localizer, tmp_path):
         light = LightDetector(pooled).score_pixels(image)
         np.testing.assert_allclose(light.table, table, atol=1e-4)
         batch = image[None].astype(np.float32)
-        [saved] = answers(pooled.path / "saved_model", "serving_default", [batch])
+        [saved] = run_signature(pooled.path / "saved_model", "serving_default", [batch])
         p_fake = calibrated(table, pooled.calibration)[:, 1]
         np.testing.assert_allclose(saved["p_fake"], p_fake, atol=1e-4)
         found[pooling] = float(table[0, 1])

@@ -11,13 +11,13 @@ from PIL import Image
 from scipy import stats
 from scipy.cluster import hierarchy
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
+from tfdetect.core.run_command import run_command
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.generalization import train_matrix
 from tfdetect.generalization.clusters import draw, find_clusters, write_clusters
-from tfdetect.generalization.domains import _natural_order, find_domains, restrict
+from tfdetect.generalization.domains import find_domains, natural_order, restrict
 from tfdetect.generalization.published_tables import read_published
 from tfdetect.matrix import main as matrix_command
 
@@ -131,7 +131,7 @@ def test_domains_restrict_training_but_not_test(generators):
     assert {r["generator"] for r in learned if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
     by_name = find_domains(catalog, r"/0*(\d)\d\.png$")
     assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
-    assert sorted(["sd10", "none", "sd2", "2"], key=_natural_order) == ["2", "none", "sd2", "sd10"]
+    assert sorted(["sd10", "none", "sd2", "2"], key=natural_order) == ["2", "none", "sd2", "sd10"]
     for wrong, words in (("(", "not a regular expression"), ("dataset", "two datasets are"),
                          ("nowhere", "least two parts are")):  # fmt: skip
         with pytest.raises(UserError, match=words):

@@ -324,7 +324,7 @@ def test_a_folder_with_one_class_is_evaluated(shared_run, tmp_path, capsys, name
     import json
     import shutil
 
-    from tfdetect.core.cli import run_command
+    from tfdetect.core.run_command import run_command
     from tfdetect.evaluate import main
 
     run, root = shared_run

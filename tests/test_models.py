@@ -23,11 +23,11 @@ from tfdetect.core.registry import (
     MASKS,
 )
 from tfdetect.models.backbones import build_backbone
-from tfdetect.models.detector import backbone_of, build_detector, describe
-from tfdetect.models.exports import answers
+from tfdetect.models.detector import build_detector
+from tfdetect.models.detector_parts import backbone_of, describe
 from tfdetect.models.inference import probabilities
 from tfdetect.models.pyramid import with_maps
-from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saved_model import export_saved_model, run_signature
 from tfdetect.models.saving import load_detector, save_detector
 
 # One reduced model a family; the rest of the registry, at full size, is marked slow.
@@ -97,7 +97,7 @@ def check(model, size, classes, tmp_path, export=True):
     if not export:
         return
     export_saved_model(run, detector=loaded)
-    [answer] = answers(tmp_path / "saved_model", "serving_default", [x])
+    [answer] = run_signature(tmp_path / "saved_model", "serving_default", [x])
     stored = (tmp_path / "saved_model/variables/variables.data-00000-of-00001").stat().st_size
     assert stored < 4.1 * model.count_params() + 100_000  # each weight once
     # The detector sees whole levels of brightness.

@@ -8,10 +8,10 @@ import pytest
 from tfdetect.api.training_functions import prepare_training
 from tfdetect.core import registry
 from tfdetect.core.data_settings import Augmentation
-from tfdetect.core.documents import shipped_names
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.register import register_backbone
+from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.data.augmentation import check_policy
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector, check_model

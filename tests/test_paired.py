@@ -14,8 +14,8 @@ from scipy import stats
 
 from tfdetect.api import compare as compare_api
 from tfdetect.compare import main as compare_command
-from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.mask_metrics import count_pixels
 from tfdetect.evaluation.metrics import binary_metrics
@@ -129,7 +129,8 @@ def test_comparing_needs_no_tensorflow(shared_run, tmp_path):
     shutil.copytree(path, tmp_path / "copy")
     twice = [str(path), str(tmp_path / "copy")]
     code = (
-        "import sys; from tfdetect.core.cli import run_command; from tfdetect.compare import main; "
+        "import sys; from tfdetect.core.run_command import run_command; "
+        "from tfdetect.compare import main; "
         f"assert run_command(main, {twice!r}) == 0; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

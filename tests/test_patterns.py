@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tfdetect.core.documents import shipped_names
 from tfdetect.core.patterns import PathPattern, PathSearch
+from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.core.spec import DatasetSpec
 
 PATTERNS = [

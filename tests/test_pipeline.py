@@ -13,12 +13,12 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_info import View
 from tfdetect.core.training_settings import Curriculum
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.loading import image_dataset
 from tfdetect.data.sampling import StratifiedOrder
 from tfdetect.data.sources import Files
 from tfdetect.data.strata import CONSTANT, Replay, find_strata
-from tfdetect.data.training_stream import stream_of, training_data
+from tfdetect.data.training_data import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part
 from tfdetect.imaging.read import decode_any

@@ -234,7 +234,7 @@ def test_real_weights_are_trained_in_stages_probed_and_searched(recipe, tmp_path
     from conftest import write_images
 
     from tfdetect.api import train
-    from tfdetect.models.detector import backbone_of
+    from tfdetect.models.detector_parts import backbone_of
     from tfdetect.models.saving import load_detector
 
     for name, fake in (("real", 0), ("fake", 1)):

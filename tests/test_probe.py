@@ -9,14 +9,14 @@ import tensorflow as tf
 from conftest import OPTIONS, SMALL, fit_small, run_at, train_small
 from test_models import detector
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_model, override
 from tfdetect.core.open_run import read_run
+from tfdetect.core.run_command import run_command
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.models.convert_run import convert_run
-from tfdetect.models.detector import backbone_of
+from tfdetect.models.detector_parts import backbone_of
 from tfdetect.models.inference import probabilities
 from tfdetect.models.nearest_neighbors import NearestNeighbors, nearest_neighbors
 from tfdetect.models.saving import load_detector, save_detector

@@ -13,20 +13,15 @@ from tfdetect.data.plan import make_plan
 from tfdetect.explanation.maps import Explainer
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.convert_run import statistics_on
-from tfdetect.models.detector import (
-    backbone_of,
-    build_detector,
-    features_of,
-    filtered_of,
-    learn_statistics,
-)
-from tfdetect.models.exports import answers
+from tfdetect.models.detector import build_detector
+from tfdetect.models.detector_parts import backbone_of, features_of, front_end_output
 from tfdetect.models.inference import predicts_masks, probabilities
 from tfdetect.models.networks.f3net import mix_block
 from tfdetect.models.networks.gramnet import Gram
 from tfdetect.models.networks.iidnet import SEARCHED
-from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saved_model import export_saved_model, run_signature
 from tfdetect.models.saving import load_detector, save_detector
+from tfdetect.models.standardize import learn_statistics
 from tfdetect.training.devices import choose_precision
 from tfdetect.training.mask_losses import MaskCriterion
 
@@ -150,7 +145,7 @@ def test_kept_statistics_are_compared_with_those_of_images(tmp_path):
     for path, image in zip(paths, images):
         Image.fromarray(image).save(path)
     network = backbone_of(model)
-    filtered = keras.Model(model.input, filtered_of(model))(images.astype("float32"))
+    filtered = keras.Model(model.input, front_end_output(model))(images.astype("float32"))
     norm = network.get_layer("conv2_norm")
     x = keras.Model(network.input, norm.input)(filtered).numpy()
     norm.moving_mean.assign(x.mean((0, 1, 2)))
@@ -245,7 +240,7 @@ def test_gradients_and_round_trips_at_another_size(name, tmp_path):
     save_detector(model, run.model_path)
     again = load_detector(run)
     export_saved_model(run)
-    [answer] = answers(tmp_path / "saved_model", "serving_default", [x])
+    [answer] = run_signature(tmp_path / "saved_model", "serving_default", [x])
     expected = model(x, training=False)
     # Whoever calls a model without saying so does not train it.
     for name, logits in model(x).items():

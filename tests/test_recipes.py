@@ -7,10 +7,10 @@ import pytest
 from keras import layers
 
 from tfdetect.core import registry
-from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import load_experiment
+from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.models.backbones import build_backbone
-from tfdetect.training.fit import _adapting, _callbacks
+from tfdetect.training.callback_list import all_callbacks, callbacks_with_memory
 from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer
 from tfdetect.training.state import TrainState
@@ -195,14 +195,14 @@ def test_transfer_learning_augments_within_its_ranges(name):
 def test_transfer_learning_watches_with_keras_callbacks(name, tmp_path):
     """The callbacks as Keras gets them, not the experiment's keys."""
     experiment = load_experiment(name)
-    adapting = _adapting(experiment)
+    adapting = callbacks_with_memory(experiment.training)
     state = TrainState(tmp_path, monitor_of(experiment.training), adapting)
     [plateau, stopping] = adapting
     assert isinstance(plateau, keras.callbacks.ReduceLROnPlateau)
     assert (plateau.factor, plateau.patience, plateau.min_lr) == (FACTORS[name], 2, 1e-6)
     assert isinstance(stopping, keras.callbacks.EarlyStopping) and stopping.patience == 3
     assert {(c.monitor, c.mode) for c in adapting} == {("val_log_loss", "min")}
-    board = _callbacks(experiment, state, adapting, None, (), tmp_path)[-1]
+    board = all_callbacks(experiment.training, state, None, (), tmp_path)[-1]
     assert isinstance(board, keras.callbacks.TensorBoard) and board.histogram_freq == 1
 
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 from PIL import Image, ImageFilter
 
 from tfdetect import api
-from tfdetect.core.cli import run_command
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_info import View
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.plan import find_data, make_plan
@@ -21,7 +21,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed, predict_source
-from tfdetect.evaluation.robustness_report import _called, _curves, result_name
+from tfdetect.evaluation.robustness_report import change_words, result_name, robustness_curves
 from tfdetect.explanation.examination import REENCODINGS
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.imaging.draws import normal_from
@@ -167,7 +167,7 @@ def test_attacks_stay_in_their_ball_and_mislead(shared_run):
 def test_curves_of_metrics_without_an_interval():
     one = {"value": 0.5, "low": None, "high": None}
     result = {"metrics": dict.fromkeys(("accuracy", "recall", "fpr", "iou"), one)}
-    figure = _curves({"degradations": {"none": result, "blur:1": result}})
+    figure = robustness_curves({"degradations": {"none": result, "blur:1": result}})
     assert len(figure.axes[0].lines) == 4
 
 
@@ -176,7 +176,7 @@ def test_attacks_alone_have_files_of_their_own():
     both = {"none": result, "blur:1": result, "pgd:2/255": attack}
     assert result_name({"degradations": {"none": result, "pgd:2/255": attack}}) == "attacks"
     assert result_name({"degradations": both}) == "degradations"
-    assert _called({"degradations": both})[1] == "degradations and attacks"
+    assert change_words({"degradations": both})[1] == "degradations and attacks"
     assert result_name({"degradations": {"none": result, "blur:1": result}}) == "degradations"
 
 

@@ -23,9 +23,10 @@ from conftest import SMALL, write_images
 
 from tfdetect.core import process, registry
 from tfdetect.core.choices import Algorithm
-from tfdetect.core.documents import shipped_names, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
+from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.tuning import trial as trial_command
 from tfdetect.tuning import trial_process
 from tfdetect.tuning.objective import objective_named
@@ -373,7 +374,7 @@ def command(space, root, output, *arguments):
 
 def run_here(capsys, *arguments):
     """The same in this process, as far as the search itself goes: (exit code, messages)."""
-    from tfdetect.core.cli import run_command
+    from tfdetect.core.run_command import run_command
     from tfdetect.search import main
 
     code = run_command(main, command(*arguments)[3:])
@@ -686,7 +687,7 @@ def test_an_unreachable_spark_cluster_is_an_error(folder_dataset, tmp_path, spac
 
 
 def test_folds_divide_by_group_without_the_test_split(tmp_path):
-    from tfdetect.data.catalog import fold
+    from tfdetect.data.folds import fold
     from tfdetect.data.plan import find_data, make_plan
 
     root = tmp_path / "pictures"

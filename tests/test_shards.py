@@ -9,9 +9,9 @@ import tensorflow as tf
 from conftest import train_small, write_dataset, write_images
 from PIL import Image
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_info import View
 from tfdetect.data.evaluation_data import evaluation_data
 from tfdetect.data.loading import load_images
@@ -19,7 +19,7 @@ from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source, mask_source
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.prepare import main as prepare_main

@@ -185,14 +185,14 @@ def test_missing_pyspark_and_java_have_one_message(tmp_path, monkeypatch, capsys
 SCRIPT = """
 import os, sys
 import tfdetect.predict as command
-from tfdetect.core import cli
+from tfdetect.core.run_command import run_command
 from tfdetect.spark import job, partitions, predict_table
 from spark_tasks import DeadlyPredictFiles
 
 most = int(os.environ["MAX_ITEMS"])
 job.divide = lambda sizes, _: partitions.divide(sizes, most)
 predict_table.PredictFiles = DeadlyPredictFiles
-sys.exit(cli.run_command(command.main))
+sys.exit(run_command(command.main))
 """
 
 

@@ -7,16 +7,16 @@ import yaml
 from conftest import write_images
 
 from tfdetect.core.class_order import RunClasses
-from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.shipped_documents import package_folder
 from tfdetect.core.spec import ClassSpec, DatasetSpec
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.plan import data_flags, locate_dataset, make_plan
 
 
-@pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
+@pytest.mark.parametrize("name", [p.stem for p in package_folder("data_specs").glob("*.yaml")])
 def test_shipped_specs_are_valid(name):
     spec, folder = load_spec(name)
     assert spec.name == name and folder == {}
@@ -29,7 +29,7 @@ def test_unknown_dataset_names_the_nearest():
 
 
 def test_old_keys_are_named_with_todays(tmp_path):
-    data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text())
+    data = yaml.safe_load((package_folder("data_specs") / "cifake.yaml").read_text())
     file = tmp_path / "old.yaml"
     file.write_text(yaml.safe_dump({**data, "link": "_", "validation_share": 0.1}))
     with pytest.raises(UserError) as error:
@@ -39,7 +39,7 @@ def test_old_keys_are_named_with_todays(tmp_path):
 
 
 def test_typo_names_key_file_line_and_nearest(tmp_path):
-    data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text())
+    data = yaml.safe_load((package_folder("data_specs") / "cifake.yaml").read_text())
     data["validation_shar"] = data.pop("validation_fraction")
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(data))
@@ -64,7 +64,7 @@ def test_typo_names_key_file_line_and_nearest(tmp_path):
     ],
 )  # fmt: skip
 def test_illegal_values_are_explained(tmp_path, change, message):
-    data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text()) | change
+    data = yaml.safe_load((package_folder("data_specs") / "cifake.yaml").read_text()) | change
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match=message):

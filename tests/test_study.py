@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from conftest import SMALL, write_images
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.evaluation import prediction_tables
 from tfdetect.generalization.learning_curve import fit_power_law, make_subsets, measure_curve
 from tfdetect.generalization.study_report import (
-    _curve,
-    _variants_verdict,
+    curve_figure,
     format_curve,
     format_variants,
+    variants_verdict,
     write_curve,
     write_variants,
 )
@@ -239,7 +239,7 @@ def test_a_curve_without_errors_and_equal_variants_are_shown_as_such(tmp_path):
     points = [{"size": n, "images": [n], "seeds": [0.0], "error": none} for n in (10, 20)]
     curve = {"experiment": "e", "dataset": "d", "by": "images", "count": 9, "points": points,
              "fit": None}  # fmt: skip
-    axes = _curve(curve).axes[0]
+    axes = curve_figure(curve).axes[0]
     assert axes.get_yscale() == "linear" and axes.get_ylim()[0] < 0
     write_curve(curve, tmp_path)
     page = (tmp_path / "report.html").read_text()
@@ -250,9 +250,9 @@ def test_a_curve_without_errors_and_equal_variants_are_shown_as_such(tmp_path):
          "difference": change and {"auc": {"value": 0.02, "low": change, "high": 0.05}}}
         for name, value, change in (("a", 0.9, None), ("b", 0.92, -0.01), ("c", 0.91, -0.02))
     ]  # fmt: skip
-    found = _variants_verdict({"variants": variants})
+    found = variants_verdict({"variants": variants})
     assert found.title == "No variant's AUC differs significantly from that of a"
     variants[1]["difference"]["auc"]["low"] = 0.01
-    found = _variants_verdict({"variants": variants})
+    found = variants_verdict({"variants": variants})
     assert found.title == "Highest AUC: b, 0.9200"
     assert found.detail == "Difference from a: +0.0200 [+0.0100, +0.0500]."

@@ -13,12 +13,12 @@ from deadly_task import DeadlyTask
 from PIL import Image
 
 from tfdetect.core import console
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.journal import exclusive
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.registry import FILLS, MASKS
-from tfdetect.data.catalog import build_catalog
+from tfdetect.core.run_command import run_command
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
 from tfdetect.synthesis import autoencoder, forge, synthesize_dataset
 from tfdetect.synthesis.blend import paste, soften

@@ -12,7 +12,7 @@ from tensorboard.plugins.projector import ProjectorConfig, projector_plugin
 from tfdetect.core.data_settings import Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.training_settings import Training
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.models.saving import load_detector

@@ -35,7 +35,7 @@ from tfdetect.evaluation.training_history import not_learned
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
-from tfdetect.train_run import TrainingJob, _begin
+from tfdetect.train_run import TrainingJob, begin_run
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.epoch_log import EpochLog
 from tfdetect.training.keras_metrics import FakeAUC
@@ -411,10 +411,10 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
     writer = RunWriter(tmp_path / "run")
     writer.acquire()
     job = TrainingJob(plan, catalog, configure_devices(virtual=1), tmp_path / "run")
-    _begin(writer, job, "command")
+    begin_run(writer, job, "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
     with pytest.raises(UserError, match=r"changed since the run began: train \d+ fake, now \d+\."):
-        _begin(writer, replace(job, catalog=find_data(plan, False)), "command")
+        begin_run(writer, replace(job, catalog=find_data(plan, False)), "command")
     with pytest.raises(UserError, match="Another process is writing"):
         RunWriter(tmp_path / "run").acquire()
     writer.release()

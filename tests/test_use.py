@@ -21,7 +21,7 @@ from PIL import Image
 from zoo import make
 
 import tfdetect
-from tfdetect.api.detect import Predictions
+from tfdetect.api.predictions import Predictions
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
@@ -39,10 +39,9 @@ from tfdetect.evaluation.run_description import facts, measured_sentence
 from tfdetect.evaluation.training_history import read_history
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
-from tfdetect.models.exports import answers
-from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saved_model import export_saved_model, run_signature
 from tfdetect.models.saving import load_detector
-from tfdetect.predict import _say_files
+from tfdetect.predict import log_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,9 +164,9 @@ def test_webp_has_an_endpoint_of_its_own(shared_run, tmp_path):
     run, _ = shared_run
     export_saved_model(run, tmp_path / "model", webp=True)
     files = [make("webp_lossless"), make("png_color_8"), make("webp_animated")]
-    [found] = answers(tmp_path / "model", "encoded_webp", [files])
+    [found] = run_signature(tmp_path / "model", "encoded_webp", [files])
     assert found["p_fake"][0] == found["p_fake"][1] and np.isnan(found["p_fake"][2])
-    [found] = answers(tmp_path / "model", "encoded", [files])
+    [found] = run_signature(tmp_path / "model", "encoded", [files])
     assert np.isnan(found["p_fake"][0])
 
 
@@ -366,7 +365,7 @@ def test_results_on_folders_of_the_same_name_are_kept_apart(shared_run, tmp_path
 
 def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     from tfdetect.core.load_spec import load_spec
-    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.build_catalog import build_catalog
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.evaluation.run_report import write_evaluation
 
@@ -394,7 +393,7 @@ def test_export_again_gives_the_same(shared_run, tmp_path, capsys):
     shutil.rmtree(copy / "saved_model")
     assert call("export", [copy], capsys)[0] == 0
     data = [Path(p).read_bytes() for p in files_of(root)[:4]]
-    [one], [two] = (answers(p / "saved_model", "encoded", [data]) for p in (run.path, copy))
+    [one], [two] = (run_signature(p / "saved_model", "encoded", [data]) for p in (run.path, copy))
     assert np.array_equal(one["p_fake"], two["p_fake"])
 
 
@@ -503,10 +502,12 @@ def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
         logits = detector(tf.cast(tf.stack(windows), tf.float32), training=False)["label"]
         assert abs(float(tf.reduce_mean(tf.sigmoid(logits))) - score) < 1e-5
     data = [Path(path).read_bytes() for path in paths]
-    [answer] = answers(run.path / "saved_model", "encoded", [data])
+    [answer] = run_signature(run.path / "saved_model", "encoded", [data])
     np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
     pixels = tf.stack([tf.io.decode_png(d) for d in data])
-    [answer] = answers(run.path / "saved_model", "serving_default", [tf.cast(pixels, tf.float32)])
+    [answer] = run_signature(
+        run.path / "saved_model", "serving_default", [tf.cast(pixels, tf.float32)]
+    )
     np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
     one = predict_files(run.with_views(crops=1), detector, paths)["p_fake"].to_numpy()
     assert not np.allclose(one, found, atol=1e-7)
@@ -633,7 +634,7 @@ def test_masks_are_announced_where_some_were_written(tmp_path, capsys):
     masks = tmp_path / "masks"
     for names, said in (("a", True), ("ab", False), ("", True)):
         unwritten = {masks / name: "No space left on device" for name in names}
-        _say_files(Predictions(Table(columns), (), unwritten), unwritten, masks)
+        log_files(Predictions(Table(columns), (), unwritten), unwritten, masks)
         err = capsys.readouterr().err
         assert (f"Masks and overlays in {masks}" in err) == said
         assert ("Not written" in err) == bool(names)

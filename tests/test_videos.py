@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.videos import VideoNames, measure_videos
 

@@ -13,15 +13,15 @@ from conftest import fit_small, train_small, write_images
 from PIL import Image
 
 from tfdetect import api
-from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.open_run import open_run
-from tfdetect.data.catalog import build_catalog
+from tfdetect.core.run_command import run_command
+from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.plan import make_plan
 from tfdetect.data.sources import image_source
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.data.warm_start import ancestor
 from tfdetect.evaluation.paired import difference

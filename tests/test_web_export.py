@@ -24,7 +24,7 @@ from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving import npm
 from tfdetect.serving.page import FOLDER
-from tfdetect.serving.web_export import _words, write_web
+from tfdetect.serving.web_export import words_by_probability, write_web
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "saved_models"
@@ -239,8 +239,8 @@ def test_words_are_found_under_the_names_of_the_classes():
     run = open_run(SHIPPED / "cifake_small_resnet")
     names = ("True photographs", "False ones")
     run = replace(run, info=run.info.model_copy(update={"class_names": names}))
-    assert {key.partition("/")[0] for key in _words(run)["table"]} == set(names)
-    assert "False ones/false/true" in _words(run)["table"]
+    assert {key.partition("/")[0] for key in words_by_probability(run)["table"]} == set(names)
+    assert "False ones/false/true" in words_by_probability(run)["table"]
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import importlib
 import sys
 
 from tfdetect.core import console
-from tfdetect.core.cli import EXIT_ERROR, run_command
 from tfdetect.core.errors import nearest
 from tfdetect.core.packages import PROGRAM, has_tensorflow
+from tfdetect.core.run_command import EXIT_ERROR, run_command
 
 # Commands by task: name and what it does.
 TASKS = {

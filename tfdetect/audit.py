@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import counted, shell_command
 
 if TYPE_CHECKING:
@@ -124,4 +125,4 @@ def _report(audit: "Audit", output: Path, silent: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

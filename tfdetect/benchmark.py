@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    with cli.continuing("Scores of finished subsets are"):
+    with continuing("Scores of finished subsets are"):
         results = api.benchmark(
             args.suites, args.runs, data_dir=args.data_dir, subsets=args.subsets,
             output=args.output, batch_size=args.batch_size, dry_run=args.dry_run,
@@ -114,4 +115,4 @@ def _show_plan(values: "Mapping[str, list[PlannedScores]]") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import shell_command
 
 CHECKED = 200  # images whose statistics are computed, at most
@@ -104,4 +105,4 @@ def _show_statistics(rows: list[dict[str, Any]], count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

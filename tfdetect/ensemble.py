@@ -4,6 +4,7 @@ import sys
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import shell_command
 
 FUSIONS = {
@@ -84,4 +85,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

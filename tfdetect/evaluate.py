@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
@@ -182,4 +183,4 @@ def _show_streamed(values: "dict[str, StreamedResult]") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -7,6 +7,7 @@ from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import shell_command
 
 
@@ -98,4 +99,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -8,6 +8,7 @@ from pathlib import Path
 from tfdetect.core import cli, console
 from tfdetect.core.choices import EXPORT_FORMATS
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.run_command import run_command
 
 
 def parser() -> cli.Parser:
@@ -74,4 +75,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _crop_videos(args: argparse.Namespace) -> int:
     from tfdetect.data.faces import extract_faces, find_videos
 
     videos = find_videos(args.videos)
-    with cli.continuing("Finished videos are"):
+    with continuing("Finished videos are"):
         cuts = extract_faces(videos, args.output, _crop(args), args.every, not args.quiet)
     failed = [(str(cut.video.path), cut.error) for cut in cuts if cut.error]
     counts = {
@@ -97,7 +98,7 @@ def _crop_images(args: argparse.Namespace) -> int:
     if args.output.resolve().is_relative_to(args.videos.resolve()):
         raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
     images = face_paths(args.videos)
-    with cli.continuing("Finished faces are"):
+    with continuing("Finished faces are"):
         results = crop_images(
             args.videos, images, args.output, _crop(args), args.landmarks, not args.quiet
         )
@@ -143,4 +144,4 @@ def _finish(
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -13,6 +13,7 @@ from typing import IO
 from tfdetect.core import cli, console
 from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import EXIT_ERROR, run_command
 from tfdetect.train import parser as train_parser
 
 GRACE_SECONDS = 30  # that the other workers have to end by themselves when one has failed
@@ -130,7 +131,7 @@ def _wait(workers: list[_Worker]) -> int:
     for task, code in failed:
         ending = f"signal {-code}" if code < 0 else f"exit code {code}"
         console.error(f"worker {task} ended with {ending}")
-    return cli.EXIT_ERROR if failed else 0
+    return EXIT_ERROR if failed else 0
 
 
 def _free_ports(count: int) -> list[int]:
@@ -146,4 +147,4 @@ def _free_ports(count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

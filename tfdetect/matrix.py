@@ -3,6 +3,7 @@
 import sys
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import continuing, run_command
 
 
 def parser() -> cli.Parser:
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
 
         console.result(format_clusters(found))
         return console.result(f"\nfigure  {args.output / 'clusters.png'}")
-    with cli.continuing("Finished trainings are"):
+    with continuing("Finished trainings are"):
         results = api.matrix(
             args.dataset, args.experiment, model=args.model, overrides=args.overrides,
             data_dir=args.data_dir, authentic=args.authentic, by=args.by,
@@ -98,4 +99,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

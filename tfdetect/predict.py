@@ -10,6 +10,7 @@ from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.packages import PROGRAM
+from tfdetect.core.run_command import run_command
 from tfdetect.core.text import counted, images_are, printable, with_escapes
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _predict(
         args: of the command.
         with_localizer: whether evidence is also what the localizer that comes with tfdetect says.
     """
-    from tfdetect.api.detect import predict_with_each
+    from tfdetect.api.several_detectors import predict_with_each
 
     wants_evidence = args.evidence or args.copies is not None
     failures: list[OSError] = []
@@ -196,22 +197,22 @@ def _predict(
     nothing_read = predictions.unreadable == len(predictions)
     if not (args.json or args.output or args.quiet or nothing_read):
         for detector, _ in parts:
-            _say_what_p_fake_is(detector.run, detector.name if len(parts) > 1 else "")
+            _log_meaning_of_p_fake(detector.run, detector.name if len(parts) > 1 else "")
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
         verdicts = [(detector.run, predictions.of(detector.name)) for detector, _ in parts]
         if with_localizer and not parts[0][0].run.predicts_masks and args.evidence:
             verdicts += _localizer_verdicts(images, args)
         unwritten |= _show_evidence(list(predictions), verdicts, args)
-    _say_files(predictions, unwritten, args.masks)
+    log_files(predictions, unwritten, args.masks)
     _warn(len(predictions), predictions)
     if failures:
         raise failures[0]
     return int(bool(unwritten) or nothing_read)
 
 
-def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
-    """Print where masks and pages are, and that some could not be written."""
+def log_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
+    """Print where masks and pages were written, and which could not be written."""
     readable = [row for row in found if row["error"] is None]
     failed = sum(path.is_relative_to(masks) for path in unwritten) if masks else 0
     if masks and len(readable) > failed:
@@ -226,7 +227,7 @@ def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | N
         console.warn(f"Not written: {len(unwritten):,} {what} {path}: {reason}")
 
 
-def _say_what_p_fake_is(run: "Run", name: str) -> None:
+def _log_meaning_of_p_fake(run: "Run", name: str) -> None:
     """Print what P(fake) assumes, and which part of an image is read.
 
     Args:
@@ -323,11 +324,11 @@ def _show_evidence(
         if found:
             console.result("\n" + wrapped(f"How the headline follows from this: {RULE}"))
     if args.copies:
-        _say_copies(found, args.copies)
+        log_copies(found, args.copies)
     return failed.reasons
 
 
-def _say_copies(found: "dict[str, Evidence]", folder: Path) -> None:
+def log_copies(found: "dict[str, Evidence]", folder: Path) -> None:
     """Print in which images copied regions were found.
 
     Args:
@@ -362,7 +363,7 @@ def _show_finished(found: "Predictions", args: argparse.Namespace) -> None:
 
 
 def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
-    """Write the verdicts to a file or print them; print those that no file takes."""
+    """Write the verdicts to a file; print them without one, or if it cannot be written."""
     if output:
         try:
             found.write(output)
@@ -381,4 +382,4 @@ def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -7,6 +7,7 @@ from typing import get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.data_settings import Resize
+from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    with cli.continuing("Finished shards are"):
+    with continuing("Finished shards are"):
         done = api.prepare(
             args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
             size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
@@ -106,4 +107,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

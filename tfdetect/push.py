@@ -3,6 +3,7 @@
 import sys
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import run_command
 
 
 def parser() -> cli.Parser:
@@ -44,4 +45,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

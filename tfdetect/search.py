@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.choices import Algorithm, Rule
+from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
-    from tfdetect.api.training_functions import prepare_search
+    from tfdetect.api.search_functions import prepare_search
 
     what: dict[str, Any] = {
         "space": args.space, "dataset": args.dataset, "experiment": args.experiment,
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> None:
     }  # fmt: skip
     if args.dry_run:
         return _show_points(prepare_search(**what), args.json)
-    with cli.continuing("Finished trials are"):
+    with continuing("Finished trials are"):
         found = api.search(
             **what, max_trials=args.max_trials, max_hours=args.max_hours,
             max_epochs=args.max_epochs, parallel=args.parallel, gpus=args.gpus,
@@ -155,4 +156,4 @@ def _show_points(plan: "SearchPlan", as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

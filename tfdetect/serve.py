@@ -8,6 +8,7 @@ from pathlib import Path
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.process import Terminated
+from tfdetect.core.run_command import run_command
 
 _GRACE = 30  # seconds for the requests that run when the server is stopped
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -117,4 +118,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

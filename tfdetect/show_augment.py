@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import run_command
 
 
 def parser() -> cli.Parser:
@@ -60,4 +61,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

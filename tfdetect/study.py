@@ -4,6 +4,7 @@ import sys
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import continuing, run_command
 
 STUDIES = ("learning-curve", "variants")
 
@@ -75,12 +76,12 @@ def main(argv: list[str]) -> None:
     if args.study == "variants":
         if given:
             raise UserError(f"--{next(iter(given)).replace('_', '-')} is for learning-curve.")
-        with cli.continuing("Finished trainings are"):
+        with continuing("Finished trainings are"):
             results = api.compare_variants(args.vary, args.dataset, args.experiment, **common)
     else:
         if args.vary:
             raise UserError("--vary is for variants.")
-        with cli.continuing("Finished trainings are"):
+        with continuing("Finished trainings are"):
             results = api.learning_curve(args.dataset, args.experiment, **given, **common)
     values = results.values
     if "trainings" in values:
@@ -97,4 +98,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

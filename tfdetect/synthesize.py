@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
@@ -117,7 +118,7 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    with cli.continuing("Finished forgeries are"):
+    with continuing("Finished forgeries are"):
         rows = api.synthesize(
             args.source, args.output, settings, workers=args.workers,
             autoencoder_steps=args.steps or 1500, cluster=cluster, progress=not args.quiet,
@@ -221,4 +222,4 @@ def _range(text: str, expected: str, fits: Callable[[float, float], bool]) -> tu
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

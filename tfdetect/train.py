@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.run_command import EXIT_INTERRUPTED, run_command
 from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> int:
         _print_json(run)
     else:
         _show_run(run)
-    return cli.EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
+    return EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
 
 
 def _show_plan(job: "TrainingJob", args: argparse.Namespace) -> None:
@@ -186,4 +187,4 @@ def _report_of(run: "Run") -> Path | None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command(main))
+    sys.exit(run_command(main))

@@ -18,7 +18,8 @@ from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted, shell_command
-from tfdetect.data.catalog import Catalog, changed_counts, check_unusable
+from tfdetect.data.catalog import Catalog, changed_counts
+from tfdetect.data.check_catalog import check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
 from tfdetect.data.teacher import teacher_info
@@ -106,7 +107,7 @@ def train_run(
     begun = False
     try:
         # 1. What the run starts from.
-        _begin(writer, job, command or command_line("train"))
+        begin_run(writer, job, command or command_line("train"))
         _check_workers(job)
         begun = True
         skipped = _SkippedFiles(writer, job.catalog)
@@ -162,7 +163,7 @@ def assist_run(job: TrainingJob) -> None:
     job.devices.workers.leave()
 
 
-def _begin(writer: RunWriter, job: TrainingJob, command: str) -> None:
+def begin_run(writer: RunWriter, job: TrainingJob, command: str) -> None:
     """Write what the run starts from, or check that a resumed one starts from the same."""
     experiment, spec, parent = job.plan.experiment, job.plan.spec, job.parent
     dataset = dataset_info(spec, job.catalog)
@@ -273,11 +274,12 @@ def _fit(
 
     The answers are those of `_answers`.
     """
-    from tfdetect.data.training_stream import training_data, without_known_masks
+    from tfdetect.data.training_data import no_masks_notice, training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
-    from tfdetect.training.fit import FitData, fit
+    from tfdetect.training.fit import fit
+    from tfdetect.training.fit_job import FitData
 
     catalog, experiment = job.catalog, job.plan.experiment
     data, training, classes = experiment.data, experiment.training, len(job.plan.spec.class_names)
@@ -289,7 +291,7 @@ def _fit(
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(job.plan.spec)
-    if sentence := without_known_masks(catalog, with_masks):
+    if sentence := no_masks_notice(catalog, with_masks):
         job.log(sentence)
     workers = job.devices.workers
     validation = validation_data(

@@ -27,7 +27,7 @@ import tfdetect.fusion.fuse
 import tfdetect.models.saved_model
 import tfdetect.synthesis.synthesize_dataset
 import tfdetect.train_run  # noqa: F401
-from tfdetect.core.cli import run_command
+from tfdetect.core.run_command import run_command
 
 
 def start(job: dict) -> int:

@@ -38,6 +38,7 @@ from tfdetect.api.model_functions import (
 )
 from tfdetect.api.predictions import Predictions
 from tfdetect.api.results import EvaluationResults, Results
+from tfdetect.api.search_functions import SearchResults, search
 from tfdetect.api.share import push
 from tfdetect.api.study_functions import (
     MatrixResults,
@@ -47,13 +48,7 @@ from tfdetect.api.study_functions import (
     learning_curve,
     matrix,
 )
-from tfdetect.api.training_functions import (
-    SearchResults,
-    convert,
-    ensemble,
-    search,
-    train,
-)
+from tfdetect.api.training_functions import convert, ensemble, train
 from tfdetect.core.errors import UserError
 from tfdetect.core.metric import Metric
 from tfdetect.core.plugins import load_plugin

@@ -21,14 +21,14 @@ def list_backbones() -> list[str]:
 
 def list_experiments() -> list[str]:
     """Return the names of the shipped experiments."""
-    from tfdetect.core.documents import shipped_names
+    from tfdetect.core.shipped_documents import shipped_names
 
     return sorted(shipped_names("experiments"))
 
 
 def list_datasets() -> list[str]:
     """Return the names of the shipped dataset specs."""
-    from tfdetect.core.documents import shipped_names
+    from tfdetect.core.shipped_documents import shipped_names
 
     return sorted(shipped_names("data_specs"))
 

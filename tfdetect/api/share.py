@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from tfdetect.api.arguments import RunLike, checked, run_of
-from tfdetect.core.documents import read_text
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.model_hubs import (
@@ -17,6 +16,7 @@ from tfdetect.core.model_hubs import (
     push_files,
     safe_files,
 )
+from tfdetect.core.parsing import read_text
 from tfdetect.core.text import printable, shell_command
 
 

@@ -12,7 +12,13 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.packages import PROGRAM
-from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, run_with, shipped_folder
+from tfdetect.core.shipped_runs import (
+    SHIPPED,
+    holds_run,
+    run_containing,
+    run_folder,
+    shipped_folder,
+)
 from tfdetect.core.text import counted, images_are, shell_command, user_path
 
 PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
@@ -75,7 +81,7 @@ def _check_no_parts(paths: Sequence[str]) -> None:
     """
     for number, text in enumerate(paths):
         path = user_path(text)
-        run = run_with(path) if addresses.address_of(path) is None else None
+        run = run_containing(path) if addresses.address_of(path) is None else None
         if run is not None:
             images = [*paths[:number], *paths[number + 1 :]] or ["photo.jpg"]
             raise UserError(

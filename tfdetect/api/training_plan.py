@@ -5,8 +5,8 @@ from typing import Any
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.text import counted
 from tfdetect.data.describe import describe_counts
-from tfdetect.data.training_stream import without_known_masks
-from tfdetect.models.detector import describe
+from tfdetect.data.training_data import no_masks_notice
+from tfdetect.models.detector_parts import describe
 from tfdetect.train_run import TrainingJob
 from tfdetect.training.check_training import build_checked
 from tfdetect.training.monitor import monitor_of
@@ -29,7 +29,7 @@ def describe_job(job: TrainingJob) -> dict[str, str]:
     classes = [f"{names[0]}{authentic}", *names[1:_SHOWN_CLASSES]]
     if len(names) > _SHOWN_CLASSES:
         classes.append(f"... ({len(names):,} in all)")
-    masks = without_known_masks(job.catalog, model.mask_head is not None)
+    masks = no_masks_notice(job.catalog, model.mask_head is not None)
     return {
         "experiment": f"{experiment.name} ({plan.chosen})",
         "data": f"{plan.spec.name}: {describe_counts(plan.spec, job.catalog)}",

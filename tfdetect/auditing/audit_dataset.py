@@ -15,7 +15,8 @@ from tfdetect.auditing.traits import add_name_traits, read_headers, read_traits
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
-from tfdetect.data.catalog import Catalog, build_catalog
+from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.catalog import Catalog
 
 _QUICK_HEADERS = 2_000  # files whose headers the quick audit reads
 

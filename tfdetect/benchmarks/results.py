@@ -17,10 +17,10 @@ from tfdetect.benchmarks.scoring import Scorer
 from tfdetect.benchmarks.subset_data import SubsetData
 from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite
 from tfdetect.core import console
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.locks import locked
+from tfdetect.core.parsing import read_object
 from tfdetect.core.run_results import Metrics
 from tfdetect.core.text import from_os
 

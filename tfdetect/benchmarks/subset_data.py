@@ -16,7 +16,8 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
-from tfdetect.data.catalog import Catalog, build_catalog, shorter_sides
+from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.locate import locate
 from tfdetect.data.masks import check_masks
 from tfdetect.imaging.equalize import BLOCK

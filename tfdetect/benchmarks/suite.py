@@ -6,8 +6,9 @@ from typing import Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core.data_settings import Equalize
-from tfdetect.core.documents import Document, Name, read_yaml, validate
+from tfdetect.core.documents import Document, Name, validate
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.parsing import read_yaml
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.text import user_path
 

@@ -1,7 +1,7 @@
 """Addresses such as s3://bucket/folder, and the paths of their copies in the cache.
 
 Nothing is read or fetched here; `storage` does that. Credentials come from the configuration of the
-libraries and are in no address; see `redacted`.
+libraries; addresses must not contain them. `redacted` removes what may be secret from messages.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ _NOT_OURS = ("hf", "kaggle", "tfds")
 _USER = re.compile(r"(?<=[a-z0-9]:)(/{1,3})[^/\s@]*:[^/\s@]*@")
 _QUERY = re.compile(r"(https?:/{1,2}[^\s?'\"]+)\?[^\s'\"]*")
 
-# Addresses with a query, which is not part of the path: by the path, and by how it is shown.
+# The path of a local copy does not contain the query of its address: addresses with a query by that
+# path, and the paths by the address without the query.
 _with_query: dict[Path, str] = {}
 _by_name: dict[str, Path] = {}
 
@@ -30,7 +31,7 @@ def copies_folder() -> Path:
 
 
 def local_path(text: str) -> Path | None:
-    """Return the path of the local copy of an address; None if the text is none.
+    """Return the path of the local copy of an address; None if the text is not an address.
 
     Raises:
         UserError: the address has a password, or a part "..".
@@ -80,13 +81,13 @@ def address_of(path: str | Path) -> str | None:
 
 
 def shown(path: str | Path) -> str:
-    """Return what to call a path: its address without secrets where it is a copy of one."""
+    """Return a path for messages: for the local copy of an address, the address without secrets."""
     address = address_of(path)
     return os.fspath(path) if address is None else redacted(address)
 
 
 def with_addresses(text: str) -> str:
-    """Return a message in which local copies are called by their addresses."""
+    """Return a message in which the paths of local copies are replaced by their addresses."""
     if f"/{_COPIES}/" not in text:  # a message on a wrong cache folder must not ask for the folder
         return text
     return re.sub(rf"{re.escape(str(copies_folder()))}/([a-z][a-z0-9+.-]+)/(?!/)", r"\1://", text)

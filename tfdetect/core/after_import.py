@@ -1,4 +1,4 @@
-"""Calls a function once a module is imported, by whomever."""
+"""Call a function as soon as a module has been imported, by any code of the process."""
 
 import sys
 import threading
@@ -10,10 +10,10 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def after_import(name: str, action: Callable[[], None]) -> None:
-    """Call `action` now if a module is imported, otherwise when it will be.
+    """Call `action` now if a module has been imported, or else once it has been imported.
 
-    Where a module of this package imports it, `action` waits until the outermost of the modules of
-    this package that are being imported is complete: `action` may import any of them.
+    If a module of tfdetect imports it, `action` is called when the outermost of the modules of
+    tfdetect that are being imported is complete, so that `action` may import any of them.
 
     Args:
         name: the name of a top-level module.
@@ -26,10 +26,10 @@ def after_import(name: str, action: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds modules as they would be found without this finder, until the action has been called.
+    """A finder on `sys.meta_path` that delegates to the others and wraps the loading of one module.
 
-    To be found is not to be imported: TensorFlow asks whether Keras is there, before it, or
-    another package, imports it.
+    It removes itself when it calls the action. Finding a module is not enough for that: TensorFlow
+    asks whether Keras can be found long before anything imports it.
     """
 
     def __init__(self, name: str, action: Callable[[], None]):

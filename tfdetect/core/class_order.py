@@ -1,11 +1,11 @@
-"""Decides which class of a dataset without a spec is authentic, and says why."""
+"""Decide which class of a dataset without a spec is authentic, and record how that is known."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.folder_names import polarity
+from tfdetect.core.folder_names import class_polarity
 from tfdetect.core.spec import AuthenticBy, ClassSpec
 from tfdetect.core.text import listed
 
@@ -16,7 +16,7 @@ _NO_MATTER = "all figures but the accuracy of the class are of authentic against
 
 @dataclass(frozen=True)
 class RunClasses:
-    """What is known if data are to evaluate a run, not to train one.
+    """The classes of a run that data are to evaluate; for data to train on there are none.
 
     Attributes:
         class_names: the run's classes in label order; class 0 is the authentic one.
@@ -28,7 +28,7 @@ class RunClasses:
     label: str | None = None
 
     def index_of(self, label: str) -> int:
-        """Return the class number that a label means.
+        """Return the class number of a label.
 
         Raises:
             UserError: The label is not known, or "fake" does not say which of several classes.
@@ -46,12 +46,12 @@ class RunClasses:
                 f"--label {' or --label '.join(names[1:])}. If they are of another kind, give any "
                 f"of these: {_NO_MATTER}."
             )
-        # Without a guess: the most similar word may mean the opposite.
+        # The nearest name is not suggested here, because it may mean the opposite.
         choices = ", ".join(dict.fromkeys(["authentic", "fake", *names]))
         raise UserError(f"Unknown class for --label {label!r}. Available: {choices}.")
 
     def number_of(self, name: str) -> int | None:
-        """Return the class of this name, whatever its case, or None."""
+        """Return the number of the class with this name, ignoring case; None if there is none."""
         return {n.lower(): i for i, n in enumerate(self.class_names)}.get(name.lower())
 
     def classes(self, folders: dict[int, tuple[str, ...]]) -> tuple[ClassSpec, ...]:
@@ -140,7 +140,7 @@ def _authentic_class(names: list[str], authentic: str | None, where: Path) -> st
         if authentic not in names:
             raise UnknownAuthenticError(str(unknown("class for --authentic", authentic, names)))
         return authentic
-    found = [name for name in names if polarity(name) == "authentic"]
+    found = [name for name in names if class_polarity(name) == "authentic"]
     if len(found) == 1:
         return found[0]
     what = "Several classes look authentic" if found else "No class looks authentic"
@@ -159,7 +159,7 @@ def _one_class(
     name: str, spelled: tuple[str, ...], authentic: str | None, where: Path,
     run_classes: RunClasses | None, note: str,
 ) -> OrderedClasses:  # fmt: skip
-    """Return the run's classes, of which one is in the data.
+    """Return the run's classes for data that contain only one class.
 
     Raises:
         UserError: It is not clear which class that is, or the data are to train on.
@@ -172,11 +172,11 @@ def _one_class(
     if authentic is not None and authentic != name:
         raise UnknownAuthenticError(str(unknown("class for --authentic", authentic, [name])))
     number = run_classes.number_of(name)
-    if authentic is not None or number == 0 or polarity(name) == "authentic":
+    if authentic is not None or number == 0 or class_polarity(name) == "authentic":
         label = 0
     elif number is not None:
         label = number
-    elif polarity(name) == "fake":
+    elif class_polarity(name) == "fake":
         label = run_classes.index_of("fake")
     else:
         raise UserError(

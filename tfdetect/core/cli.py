@@ -1,31 +1,25 @@
-"""What all commands share: the parser, common arguments, clear errors, exit codes."""
+"""The parser of all commands, and the arguments that several commands have."""
 
 import argparse
-import io
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfdetect.core import console
-from tfdetect.core.caches import cache_dir
-from tfdetect.core.errors import NothingToDo, UserError, first_line, nearest, shortened
+from tfdetect.core.errors import UserError, nearest, shortened
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.packages import PROGRAM, missing_package
-from tfdetect.core.process import Terminated, command_process, stopped_by
+from tfdetect.core.packages import PROGRAM
+from tfdetect.core.run_command import EXIT_ERROR, EXIT_INTERRUPTED
 from tfdetect.core.text import as_number, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spark_cluster import SparkCluster
 
-EXIT_ERROR = 2  # a mistake that the user can fix
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 _MISTAKE = "a mistake in the command, or something it needs is missing; stderr says what to do"
 
 
@@ -48,8 +42,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         )  # fmt: skip
 
 
-def _here(command: str) -> str:
-    """Return a command line as the distribution that is installed here has it."""
+def _own_program(command: str) -> str:
+    """Return a command line that begins with the program installed here: tfdetect or -light."""
     return command.replace("tfdetect ", f"{PROGRAM} ", 1)
 
 
@@ -73,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         **kwargs: Any,
     ):
         kwargs.setdefault("allow_abbrev", False)
-        shown = "\n".join(f"  # {text}\n  {_here(command)}" for command, text in examples)
+        shown = "\n".join(f"  # {text}\n  {_own_program(command)}" for command, text in examples)
         codes = {
             0: "done",
             1: incomplete,
@@ -82,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         }
         ends = "\n".join(f"  {code:<5}{text}" for code, text in codes.items() if text)
         super().__init__(
-            prog=_here(prog), description=description, formatter_class=_Formatter,
+            prog=_own_program(prog), description=description, formatter_class=_Formatter,
             epilog=(f"examples:\n{shown}\n\n" if examples else "") + f"exit codes:\n{ends}",
             **kwargs,
         )  # fmt: skip
@@ -107,7 +101,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Return the value of an argument; what is wrong with it is said in our words."""
+        """Return the value of an argument; errors have tfdetect's messages, not argparse's."""
         try:
             if action.type is Path:
                 return user_path(arg_string)
@@ -140,7 +134,7 @@ RUN_HELP = (
 
 
 def add_run(p: Arguments, text: str = "") -> None:
-    """Add RUN; `text` says what else there is to know of it."""
+    """Add RUN; `text` is added to its help."""
     p.add_argument("run", type=Path, metavar="RUN", help=RUN_HELP + text)
 
 
@@ -187,7 +181,7 @@ def add_set(p: Arguments) -> None:
 def add_split(
     p: Arguments, note: str, choices: Sequence[str] = ("train", "validation", "test", "all")
 ) -> None:
-    """Add --split, of one split; the note says what happens without it."""
+    """Add --split, which takes one split; `note` says what happens without it."""
     p.add_argument("--split", choices=choices, metavar="SPLIT",
                    help=f"one of {', '.join(choices)} ({note})")  # fmt: skip
 
@@ -196,7 +190,7 @@ def add_devices(p: Arguments, each: str = "") -> None:
     """Add --gpus and --gpu-memory-limit.
 
     Args:
-        each: for whom the memory limit is, if not for the whole command.
+        each: to what the memory limit applies, such as " per worker", if not to the whole command.
     """
     p.add_argument("--gpus", metavar="N,N", help="numbers of the GPUs to use, for example 0,1, or "
                    "none for the CPU (default: all GPUs)")  # fmt: skip
@@ -221,7 +215,11 @@ def add_batch_size(p: Arguments) -> None:
 
 
 def add_max_pixels(p: Arguments, of_spec: bool = False) -> None:
-    """Add --max-pixels; with `of_spec` None is the default, where the dataset spec decides."""
+    """Add --max-pixels.
+
+    Args:
+        of_spec: whether the default is None, which leaves the limit to the dataset spec.
+    """
     default = f"as the dataset spec says, {MAX_PIXELS:,} if it does not"
     p.add_argument("--max-pixels", type=count, metavar="N", default=None if of_spec else MAX_PIXELS,
                    help="refuse images with more pixels, before they are decoded, because a small "
@@ -248,7 +246,7 @@ def add_spark(p: Arguments, default: str) -> None:
 
 
 def chosen_cluster(args: argparse.Namespace) -> "SparkCluster | None":
-    """Return what --spark, --spark-conf and --spark-dir ask for; none without --spark.
+    """Return the cluster that --spark, --spark-conf and --spark-dir describe; None without --spark.
 
     Raises:
         UserError: a property of Spark is not of the form KEY=VALUE, or --spark is missing.
@@ -296,7 +294,7 @@ def add_verdict(p: Arguments) -> None:
 
 
 def chosen_threshold(args: argparse.Namespace) -> float | str | None:
-    """Return what --threshold or --at asks for: a number, an operating point, or none.
+    """Return the threshold of --threshold, or the operating point of --at; None without both.
 
     Raises:
         UserError: both were given, or the number is out of range.
@@ -311,13 +309,13 @@ def chosen_threshold(args: argparse.Namespace) -> float | str | None:
 
 
 def number_or_name(text: str | None) -> float | str | None:
-    """Return a number where `text` is one, else the text."""
+    """Return the number that `text` holds, or else the text itself."""
     found = as_number(text)
     return text if found is None else found
 
 
 def chosen_prior(args: argparse.Namespace) -> float | str | None:
-    """Return what --prior asks for: a fraction, "validation", or none.
+    """Return the fraction of --prior, or "validation"; None without it.
 
     Raises:
         UserError: it is neither.
@@ -351,12 +349,12 @@ def add_quiet(p: Arguments) -> None:
 
 
 def progress_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of the API that --quiet stands for: progress and log."""
+    """Return the arguments `progress` and `log` of the API for which --quiet is short."""
     return {"progress": False, "log": lambda text: None} if args.quiet else {}
 
 
 def number(text: str, whole: bool = False) -> float:
-    """Return the finite number that a text holds; a whole one, below 2**63, if `whole`.
+    """Return the finite number that a text holds; with `whole`, a whole number below 2**63.
 
     Raises:
         argparse.ArgumentTypeError: it holds none.
@@ -420,126 +418,5 @@ fraction = number_from(0, 1)
 
 
 def names(text: str) -> list[str]:
-    """Return names that are separated by commas."""
+    """Return the names in a text that are separated by commas."""
     return [name for each in text.split(",") if (name := each.strip())]
-
-
-def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
-
-    A `UserError`, a package that only another installation has, a GPU without memory, and a disk
-    that is full or refuses access, become one message on stderr and exit code 2. A signal that ends
-    the process does so after everything half-written was removed.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        with command_process():
-            return main(list(sys.argv[1:] if argv is None else argv)) or 0
-    except NothingToDo as done:
-        console.log(str(done))
-        return 0
-    except (KeyboardInterrupt, Terminated) as ended:
-        return _stopped(ended)
-    except BrokenPipeError:  # the reader of a pipe went away
-        _discard_output()
-        return EXIT_BROKEN_PIPE
-    except Exception as error:
-        if (asked := stopped_by(error)) is not None:
-            return _stopped(asked)
-        if (message := explanation_of(error)) is not None:
-            return _failed(message)
-        raise
-
-
-@contextmanager
-def continuing(kept: str) -> Iterator[None]:
-    """Say that the same command continues the work, if a signal ends it meanwhile.
-
-    Args:
-        kept: what is kept, with its verb: "Finished trials are".
-    """
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | Terminated) or stopped_by(error):
-            with suppress(OSError):
-                console.log(f"\n{kept} kept; the same command continues.")
-        raise
-
-
-def explanation_of(error: Exception) -> str | None:
-    """Return what the user can do about an error; None if it is a bug."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
-        return str(missing)
-    from tfdetect.core.disk import disk_error
-
-    if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
-        return (
-            f"{reason}. What was finished before is unchanged. Free space or allow access "
-            f"there, or choose another folder{_of_caches(reason)}, and run the command again."
-        )
-    if _lacks_memory(error):
-        return (
-            "There is not enough memory for this on the GPU (or, without one, in the machine). "
-            "Other programs may hold it: nvidia-smi lists those on a GPU. Take smaller images "
-            "or batches (data.image_size, training.batch_size, or training.accumulate for the "
-            f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
-        )
-    return None
-
-
-def _of_caches(reason: str) -> str:
-    """Return how the folder for caches is chosen, if it is the one that a disk refused."""
-    try:
-        refused, cache = Path(reason.partition(": ")[2]), cache_dir()
-    except UserError:  # what the variable says is no folder
-        return ""
-    if refused.is_absolute() and (refused.is_relative_to(cache) or cache.is_relative_to(refused)):
-        return " for caches with TFDETECT_CACHE=FOLDER"
-    return ""
-
-
-def _stopped(ended: KeyboardInterrupt | Terminated) -> int:
-    with suppress(OSError):  # the terminal may be gone
-        console.log("\nStopped.")
-    return ended.code if isinstance(ended, Terminated) else EXIT_INTERRUPTED
-
-
-def _failed(message: str) -> int:
-    """Print an error and return its exit code; stderr may be on a full disk or closed, too."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _discard_output()
-    with suppress(OSError):
-        console.error(message)
-    return EXIT_ERROR
-
-
-# What of TensorFlow's internal errors means that a GPU has no memory: CUDA's own error at the start
-# of a device, and a failed copy to it. Only their texts differ from those of other ones.
-_NO_GPU_MEMORY = ("out of memory", "Dst tensor is not initialized")
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Return whether TensorFlow could not allocate memory; it is not imported to find out."""
-    if (tf := sys.modules.get("tensorflow")) is None:
-        return False
-    if isinstance(error, tf.errors.InternalError):
-        return any(text in str(error) for text in _NO_GPU_MEMORY)
-    return isinstance(error, tf.errors.ResourceExhaustedError)
-
-
-def _discard_output() -> None:
-    """Send what is not yet written to nowhere, or Python would complain at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(null, stream.fileno())
-    os.close(null)

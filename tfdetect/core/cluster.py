@@ -114,7 +114,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster | None:
             "it with: srun --ntasks-per-node 1 python -m tfdetect.train ... --cluster slurm"
         )
     number, hosts, counts, job = values
-    found, tasks = _slurm_hosts(hosts), _slurm_counts(counts)
+    found, tasks = slurm_hosts(hosts), slurm_counts(counts)
     if not (number.isdecimal() and job.isdecimal() and found and len(found) == len(tasks)):
         raise UserError(
             f"Slurm's variables are not understood: {shortened(dict(zip(names, values)))}. Name "
@@ -131,8 +131,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster | None:
     return _checked(tuple(addresses), int(number), "--cluster slurm")
 
 
-def _slurm_hosts(text: str) -> list[str]:
-    """Return the hosts of a list such as "n[08-10,12],login", in order; none of another text."""
+def slurm_hosts(text: str) -> list[str]:
+    """Return the hosts of a list such as "n[08-10,12],login"; [] for any other text."""
     hosts, end = [], 0
     for match in _HOSTS.finditer(text):
         if match.start() != end:
@@ -150,8 +150,8 @@ def _slurm_hosts(text: str) -> list[str]:
     return hosts if end == len(text) else []
 
 
-def _slurm_counts(text: str) -> list[int]:
-    """Return the tasks on each host of a text such as "2(x3),1"; none of another text."""
+def slurm_counts(text: str) -> list[int]:
+    """Return the tasks on each host from a text such as "2(x3),1"; [] for any other text."""
     found = list(_COUNTS.finditer(text))
     if "".join(match[0] for match in found) != text:
         return []

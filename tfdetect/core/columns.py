@@ -32,13 +32,13 @@ class Column:
         return cls(values, np.array([text is None for text in texts], bool))
 
     @classmethod
-    def unknown(cls, count: int) -> "Column":
-        """Return a column of bool whose values are all missing."""
+    def missing_bools(cls, count: int) -> "Column":
+        """Return a column of type bool in which all values are missing."""
         return cls(np.zeros(count, bool), np.ones(count, bool))
 
     @classmethod
     def from_arrow(cls, array: "pa.ChunkedArray") -> "Column":
-        """Return a column of `to_arrow`, numbers [n, m] excepted."""
+        """Return the column of an array that `to_arrow` made, unless it is of numbers [n, m]."""
         import pyarrow as pa
 
         missing = array.is_null().to_numpy()
@@ -88,7 +88,7 @@ class Column:
         kind = pa.string() if self.values.dtype == object else None
         return pa.array(np.ascontiguousarray(self.values), kind, mask=self.missing)
 
-    def nothing(self, count: int) -> "Column":
+    def all_missing(self, count: int) -> "Column":
         """Return a column of the same kind whose `count` values are all missing."""
         values = np.zeros((count, *self.values.shape[1:]), self.values.dtype)
         if values.dtype == object:
@@ -126,12 +126,12 @@ class Table:
         return len(next(iter(self._columns.values())).values) if self._columns else 0
 
     def with_paths(self, paths: Sequence[str]) -> "Table":
-        """Return a table whose first column, path, has these values instead of any before."""
+        """Return the table with these paths as its first column, instead of its column `path`."""
         others = {key: each for key, each in self._columns.items() if key != "path"}
         return Table({"path": Column.texts(paths), **others})
 
     def with_column(self, name: str, column: Column) -> "Table":
-        """Return a table in which a column, or a further one at the end, is this one."""
+        """Return the table with a column replaced, or added at the end if its name is new."""
         return Table({**self._columns, name: column})
 
     @classmethod
@@ -144,7 +144,7 @@ class Table:
         for name in dict.fromkeys(name for table in tables for name in table.column_names):
             like = next(t[name] for t in tables if name in t.column_names)
             parts = [
-                table[name] if name in table.column_names else like.nothing(table.num_rows)
+                table[name] if name in table.column_names else like.all_missing(table.num_rows)
                 for table in tables
             ]
             columns[name] = Column(
@@ -159,12 +159,12 @@ class Table:
         return Table({name: column.take(numbers) for name, column in self._columns.items()})
 
     def extended(self, rows: Sequence[Mapping[str, str]]) -> "Table":
-        """Return a table with more rows behind, of which only some columns of text are known."""
+        """Return the table with more rows, in which only some columns of text have values."""
         if not rows:
             return self
         more = {
             name: Column.texts([row.get(name) for row in rows])
-            if column.values.dtype == object else column.nothing(len(rows))
+            if column.values.dtype == object else column.all_missing(len(rows))
             for name, column in self._columns.items()
         }  # fmt: skip
         return Table.concatenated([self, Table(more)])
@@ -194,7 +194,7 @@ class Table:
 
 
 def _csv_cells(column: Column) -> list[str]:
-    """Return the values as CSV has them; numbers with as many digits as their type has."""
+    """Return the cells of a column in CSV; numbers have as many digits as their type holds."""
     if column.values.dtype == object:
         return ["" if text is None else _quoted(text) for text in column.to_pylist()]
     texts = column.values.astype(str).tolist()

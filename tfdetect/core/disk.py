@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_name(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a name that says which process uses it, so that the next one may remove it."""
+    """Yield a path that names this process, so that a later one can remove what is left."""
     name = f"{_STAGED}{socket.gethostname()}-{os.getpid()}-{next(_numbers)}{suffix}"
     _own.add(name)
     try:
@@ -66,7 +66,7 @@ def staged_name(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that are gone left staged in a folder."""
+    """Remove staged files and folders of processes that no longer exist."""
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(_STAGED)]
     except OSError:
@@ -84,7 +84,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def disk_error(error: BaseException) -> str | None:
-    """Return what the disk refused, if that is what an error or its cause says; else None.
+    """Return what the disk refused if an error, or its cause, comes from the disk; else None.
 
     The user can fix that: free space, allow access, choose another folder.
     """

@@ -51,9 +51,9 @@ class BackboneEntry(Entry):
         min_size: smallest side of an image in pixels.
         multiple: each side must be divisible by this.
         scale: factor on pixels in 0..255, one number or one per channel.
-        offset: what is added after scaling, one number or one per channel.
-        presets: the pretrained weights that there are, "imagenet" for example, by the names that
-            the function takes beside "none"; None for a function that checks these names itself.
+        offset: summand after scaling, one number or one per channel.
+        presets: names of the pretrained weights, such as "imagenet"; "none" is always allowed.
+            None for a function that checks these names itself.
     """
 
     min_size: int = 1
@@ -64,7 +64,7 @@ class BackboneEntry(Entry):
 
 
 def same_side(side: int, options: Mapping[str, Any]) -> int:
-    """Return the side of an image whose size a front-end keeps."""
+    """Return the side of an image unchanged, for front-ends that keep its size."""
     return side
 
 

@@ -14,15 +14,15 @@ class UserError(Exception):
 
 
 class NothingToDo(UserError):
-    """What a command was asked for is done already; commands say so and end with exit code 0."""
+    """There is nothing left to do; commands print the message and end with exit code 0."""
 
 
 class UserTypeError(UserError, TypeError):
-    """An argument of the Python API has another type than it may have."""
+    """An argument of the Python API has a type that is not allowed."""
 
 
 class ModelNotAvailable(UserError):
-    """A network of somebody else's that cannot be loaded here."""
+    """A network from another project that cannot be loaded on this machine."""
 
 
 class RunLockedError(UserError):
@@ -47,13 +47,13 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error of another library says, or else its type's name."""
+    """Return the first line of an error's message, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def shortened(value: Any) -> str:
-    """Return what a value is, in at most 80 characters, for a message."""
+    """Return a description of a value for a message, in at most 80 characters."""
     if isinstance(value, dict | list | tuple | set) and len(value) > 5:
         return f"{type(value).__name__} of {len(value):,} values"
     text = repr(value)

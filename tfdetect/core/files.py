@@ -46,7 +46,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def check_writable(output: Path, flag: str | None = "--output") -> None:
-    """Fail early, before data are read, where a folder could not be written; create nothing.
+    """Check that a folder can be written, before data are read; nothing is created.
 
     Args:
         output: the folder, which need not exist.
@@ -79,7 +79,7 @@ class FailedWrites:
 
     @contextmanager
     def skipping(self, path: Path) -> Iterator[None]:
-        """Note `path` and the reason, instead of an error that is raised meanwhile."""
+        """Suppress an error of the writing in this context, and record `path` with the reason."""
         try:
             yield
         except (OSError, UserError) as error:
@@ -211,7 +211,7 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _errors_name(new: Path, folder: Path) -> Iterator[None]:
-    """Let errors about what is in a staged folder name the folder whose place it takes."""
+    """In errors about a staged folder, replace its path by that of the folder that it replaces."""
 
     def named(text: Any) -> Any:
         return text.replace(str(new), str(folder)) if isinstance(text, str) else text
@@ -232,7 +232,7 @@ def load_array(path: Path, mapped: bool = False, dtype: Any = None) -> Any:
     Args:
         path: the file.
         mapped: whether the array stays on the disk, and is read where it is used.
-        dtype: of the structures of which it must be a list, [n]; None for any array.
+        dtype: required dtype of a one-dimensional array; None for any array.
 
     Raises:
         OSError: the file cannot be opened.
@@ -262,8 +262,8 @@ def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError
     """Return the error about a file of a run that `calibrate` can make again.
 
     Args:
-        run: its folder.
-        name: of the file.
+        run: the folder of the run.
+        name: the name of the file.
         error: why it cannot be read.
     """
     missing = isinstance(error, FileNotFoundError)
@@ -277,12 +277,12 @@ def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError
 
 
 def _is_fixed(folder: Path) -> bool:
-    """Return whether a folder must stay the same one: a disk, or in a folder of somebody else."""
+    """Return whether a folder cannot be exchanged: a mount point, or its parent is not writable."""
     return os.path.ismount(folder) or not os.access(folder.parent, os.W_OK)
 
 
 def _may_replace(folder: Path, new: Path) -> bool:
-    """Return whether a folder holds nothing else than `new`, and can be replaced as a whole."""
+    """Return whether a folder contains nothing that `new` lacks, so that it can be replaced."""
     if folder == Path.cwd():
         return False
     names = {path.relative_to(new) for path in new.rglob("*")}
@@ -290,7 +290,7 @@ def _may_replace(folder: Path, new: Path) -> bool:
 
 
 def _move_into(new: Path, folder: Path) -> None:
-    """Move all files of one folder to the same places in another."""
+    """Move all files of one folder to the same relative paths in another."""
     for parent, folders, files in os.walk(new):
         target = folder / Path(parent).relative_to(new)
         for name in folders:
@@ -318,10 +318,10 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def exchange(new: Path, old: Path) -> None:
-    """Move `new` to the place of `old` in one step, and `old`, if there is one, to that of `new`.
+    """Exchange two folders in one step; if `old` does not exist, `new` takes its name.
 
-    Where the system cannot do so, it takes two steps, between which `recover` helps. If `old` is
-    the local copy of an address, it is uploaded.
+    On systems that cannot do so it takes two steps, and `recover` repairs what a kill between them
+    leaves. If `old` is the local copy of an address, it is uploaded.
     """
     _exchange(new, old)
     storage.publish(old)

@@ -1,4 +1,4 @@
-"""What the name of a folder or of a class means: authentic, fake, a split, masks, a generator."""
+"""The meaning of the names of folders and classes: authentic, fake, split, masks, generator."""
 
 import re
 from collections.abc import Iterable
@@ -62,8 +62,8 @@ def words(name: str) -> list[str]:
     return re.findall(r"[^\W_]+", name.lower())
 
 
-def polarity(name: str) -> str | None:
-    """Return "authentic" or "fake" if the name of a class says so, else None.
+def class_polarity(name: str) -> str | None:
+    """Return "authentic" or "fake" if the name of a class means that, else None.
 
     Numbers before or behind the word do not matter: "0_real" is authentic. A number alone says
     nothing.

@@ -18,9 +18,9 @@ from tfdetect.core.folder_names import (
 from tfdetect.core.folder_tree import (
     ClassFolder,
     FolderTree,
+    find_class_folders,
     generators_below,
     holds_images,
-    understand,
 )
 from tfdetect.core.image_names import hint, suffix_of
 from tfdetect.core.manifest import read_manifest
@@ -37,7 +37,7 @@ def spec_for_folder(
 ) -> DatasetSpec:
     """Describe a folder with one folder per class, with or without split folders above them.
 
-    The class folders may be deeper, see `understand`.
+    The class folders may be deeper, see `find_class_folders`.
 
     Args:
         root: the folder.
@@ -57,7 +57,7 @@ def spec_for_folder(
         return run_classes is not None and run_classes.number_of(name) is not None
 
     authentic = None if authentic is None else from_os(authentic)
-    tree = understand(root, authentic, is_run_class)
+    tree = find_class_folders(root, authentic, is_run_class)
     if not tree.classes:
         raise UserError(_no_class_folders(root, tree, run_classes))
     splits = tree.splits

@@ -1,4 +1,4 @@
-"""Finds the class folders of a dataset that has no spec: what each folder is, at any depth."""
+"""Find the class folders of a dataset that has no spec, at any depth."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import (
+    class_polarity,
     generator_of,
     is_derived_folder,
     is_mask_folder,
-    polarity,
     split_of,
 )
 from tfdetect.core.image_names import is_image
@@ -42,7 +42,7 @@ class ClassFolder:
 
 @dataclass
 class FolderTree:
-    """What the folders of a dataset are.
+    """The folders of a dataset by their meaning.
 
     Attributes:
         classes: the class folders, sorted by their paths.
@@ -66,7 +66,7 @@ class FolderTree:
         return {name: split_of(name) or "" for name in names}
 
 
-def understand(
+def find_class_folders(
     root: Path, authentic: str | None, known: Callable[[str], bool] | None
 ) -> FolderTree:
     """Find the class folders below a folder.
@@ -79,14 +79,14 @@ def understand(
     Args:
         root: the folder.
         authentic: name of a class, from the user.
-        known: tells further names of classes.
+        known: whether a name is that of a further class; None if there are no further ones.
 
     Raises:
         UserError: the folders contradict each other, or cannot be read.
     """
 
     def is_class(name: str) -> bool:
-        return polarity(name) is not None or (known is not None and known(name))
+        return class_polarity(name) is not None or (known is not None and known(name))
 
     tree = _Search(root, is_class).run()
     if authentic is not None and authentic not in tree.class_names:
@@ -97,8 +97,8 @@ def understand(
 
 
 def _both_sides(tree: FolderTree) -> bool:
-    """Return whether classes of both kinds were found by their names."""
-    return {"authentic", "fake"} <= {polarity(name) for name in tree.class_names}
+    """Return whether both authentic and fake classes were found by their names."""
+    return {"authentic", "fake"} <= {class_polarity(name) for name in tree.class_names}
 
 
 class _Search:
@@ -179,13 +179,13 @@ class _Search:
         return len(names) > 1 or not self._leads_on(folder, names[0])
 
     def _hold_classes(self, folder: str, names: list[str]) -> bool:
-        """Return whether class folders are below one of several folders that are no classes."""
+        """Return whether class folders are below one of several folders, none of them a class."""
         if self.is_class is None or any(map(self.is_class, names)):
             return False
         return any(_Search(Path(folder, name), self.is_class).run().classes for name in names)
 
     def _leads_on(self, folder: str, name: str) -> bool:
-        """Return whether the only folder in another one holds nothing but folders."""
+        """Return whether a folder, the only one in its parent, has only folders in it."""
         path = os.path.join(folder, name)
         return bool(subfolders(path)) and not any(is_image(path, file) for file in files_in(path))
 

@@ -1,4 +1,4 @@
-"""Tells whether a file is an image: by its suffix, or else by its first bytes."""
+"""Recognize image files by their suffix, or else by their first bytes."""
 
 import os
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def suffix_of(path: str) -> str:
 
 
 def hint(suffixes: Mapping[str, int]) -> str:
-    """Return what to do with files that are no images but may hold some, as a sentence or "".
+    """Return what to do with archives and videos, which may contain images, as sentences or "".
 
     Args:
         suffixes: number of files by suffix.

@@ -1,3 +1,3 @@
-"""Limits of what is read from outside."""
+"""Limits on input from outside."""
 
 MAX_PIXELS = 100_000_000  # of an image, by default

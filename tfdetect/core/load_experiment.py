@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect.core import plugins
-from tfdetect.core.documents import find, parse_yaml, read_yaml, shipped_names, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError, nearest, shortened, unknown
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.parsing import parse_yaml, read_yaml
+from tfdetect.core.shipped_documents import find_document, shipped_names
 from tfdetect.core.text import as_number
 
 # Where the options of what a key names are, in the same section.
@@ -43,7 +45,7 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
         UserError: unknown experiment, unknown key (names file, line and the
             nearest key) or illegal value.
     """
-    path = find("experiment", "experiments", name)
+    path = find_document("experiment", "experiments", name)
     data = read_yaml(path)
     if isinstance(data.get("plugins"), list):
         data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
@@ -68,7 +70,7 @@ def load_model(name: str) -> Experiment:
 
 
 def with_model(experiment: Experiment, model: Experiment) -> Experiment:
-    """Return the same data and training with another detector, at its own image size."""
+    """Return the experiment with the detector and the image size of another one."""
     data = {"image_size": model.data.image_size, "resize": model.data.resize}
     return experiment.model_copy(update={
         "name": model.name, "description": model.description, "published": model.published,
@@ -115,7 +117,7 @@ def _keys(data: dict[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _set(data: dict[str, Any], text: str) -> None:
-    """Set the value that `KEY=VALUE` names; a part of the key is a key or a position in a list."""
+    """Set the value of one `KEY=VALUE`; each part of the key is a key or an index into a list."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(

@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from tfdetect.core import console, manifest, storage
 from tfdetect.core.class_order import RunClasses, UnknownAuthenticError
-from tfdetect.core.documents import explained, find, read_yaml, shipped_names, validate
+from tfdetect.core.documents import as_user_error, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import METADATA, spec_for_folder, spec_for_manifest
 from tfdetect.core.manifest import MANIFEST_SUFFIXES
+from tfdetect.core.parsing import read_yaml
+from tfdetect.core.shipped_documents import find_document, shipped_names
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
 from tfdetect.core.text import shell_command, user_path
 
@@ -22,7 +24,7 @@ SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
 
 
 def means_shipped(name: str, by_name: bool) -> bool:
-    """Return whether a dataset's name means a shipped dataset, not a folder of that name.
+    """Return whether a name stands for a shipped dataset, and not for a folder of that name.
 
     Args:
         name: as the user gave it; "./cifake" is a path.
@@ -61,7 +63,7 @@ def load_spec(
     try:
         spec, folders = _Loader(authentic, run_classes, by_name).load(name)
     except ValidationError as error:  # of the name of a class folder, for example
-        raise explained(error, DatasetSpec, name) from None
+        raise as_user_error(error, DatasetSpec, name) from None
     if authentic is not None:
         _check_authentic(authentic, spec)
     return spec, folders
@@ -96,7 +98,7 @@ def _found_part(name: str, file: Path) -> str:
 
 
 def _is_missing_path(name: str) -> bool:
-    """Return whether the name of a dataset is written as a path, of which there is nothing."""
+    """Return whether the name of a dataset is written as a path that does not exist."""
     path = user_path(name)
     return ":" not in name and (len(path.parts) > 1 or bool(path.suffix)) and not path.exists()
 
@@ -318,7 +320,7 @@ def _spec_file(name: str) -> Path:
         if in_folder:
             raise UserError(f"There is no folder {name!r}.")
     try:
-        return find("dataset", "data_specs", name)
+        return find_document("dataset", "data_specs", name)
     except UserError as error:
         raise UserError(f"{error} A path to a folder with class folders works too.") from None
 

@@ -1,4 +1,4 @@
-"""Locks against other processes that write the same thing."""
+"""Lock files, by which several processes do not write the same folder or file at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,11 +9,11 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def locked(file: Path, refusal: Exception | None = None) -> Iterator[None]:
-    """Hold a lock file, which is removed at the end; it ends with the process in any case.
+    """Hold a lock, whose file is removed at the end; the lock also ends with the process.
 
     Args:
         file: the lock file.
-        refusal: raised at once if another process holds the lock; by default it is waited for.
+        refusal: raised at once if another process holds the lock; None waits for that process.
     """
     lock = acquire(file, refusal)
     try:

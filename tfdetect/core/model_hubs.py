@@ -25,9 +25,9 @@ import yaml
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import staged, write_json
+from tfdetect.core.parsing import read_object
 from tfdetect.core.run_results import SplitResults
 from tfdetect.core.text import printable
 
@@ -71,7 +71,7 @@ class HubAddress:
 
     @classmethod
     def parse(cls, text: str | os.PathLike[str]) -> "HubAddress | None":
-        """Return the address that a text or path is; None if it is none.
+        """Return the hub address that a text or path contains; None if it contains none.
 
         Raises:
             UserError: it is one of a hub, but not complete.
@@ -130,7 +130,7 @@ def _cache() -> Path:
 
 
 def _cached(fixed: HubAddress) -> Path:
-    """Return the folder of a run by its fixed revision; its last part names the run."""
+    """Return the folder in the cache of a run at a fixed revision; its last part names the run."""
     assert fixed.revision is not None
     *above, name = fixed.path.split("/")
     return _cache().joinpath(fixed.hub, *above, f"{name}@{fixed.revision[:12]}", name)
@@ -326,7 +326,7 @@ def _package(hub: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _messages(address: HubAddress) -> Iterator[None]:
-    """Make the errors of the hubs' packages messages, without the secrets in them."""
+    """Turn errors of the hubs' packages into `UserError`s without secrets."""
     try:
         yield
     except UserError:

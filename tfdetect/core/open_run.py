@@ -1,19 +1,20 @@
-"""Finds, opens and names the folders of runs."""
+"""Open the folders of runs, and find names for new ones."""
 
 from pathlib import Path
 
 import tfdetect
 from tfdetect.core import console
 from tfdetect.core.addresses import address_of, shown
-from tfdetect.core.documents import read_object, read_text, read_yaml, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run
+from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import SCHEMA_VERSION, RunInfo
 from tfdetect.core.run_migration import migrate_info
-from tfdetect.core.shipped_runs import SHIPPED, run_folder, run_with
+from tfdetect.core.shipped_runs import SHIPPED, run_containing, run_folder
 from tfdetect.core.storage import exists, fetched
 from tfdetect.core.text import checked_name, shell_command, user_path
 
@@ -49,11 +50,11 @@ def open_run(path: str | Path) -> Run:
 
 
 def _no_folder(path: Path) -> UserError:
-    """Return the error that there is no run folder at a path."""
+    """Return the error for a path at which there is no run folder."""
     if path.with_name(path.name + PARTIAL).is_dir():
         return _unfinished(path)
     if path.exists():
-        run = run_with(path)
+        run = run_containing(path)
         hint = "" if run is None else f" It is a part of the run {run}: name that folder."
         return UserError(f"{str(path)!r} is a file, not the folder of a run.{hint}")
     return UserError(f"There is no run folder {str(path)!r}.{nearest_run(path)}")
@@ -75,10 +76,10 @@ def _check_complete(run: Run) -> None:
 
 
 def nearest_run(path: Path) -> str:
-    """Return the run of that name where runs are written by default, as a question.
+    """Return a hint for a path at which there is no run: a question, or what a run is.
 
-    Where there is none, the shipped run, or that beside `path`, with the most similar name, or what
-    a run is.
+    The question names the run of that name in saved_models/ or, without one, the run next to `path`
+    or the shipped run with the most similar name.
     """
     default = Path("saved_models") / path.name
     if default != path and (default / "run.json").is_file():
@@ -173,17 +174,17 @@ def _has_text(path: Path, text: str) -> bool:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether there is a finished run at a path; one that Ctrl-C interrupted is none."""
+    """Return whether there is a finished run at a path; an interrupted one is not finished."""
     return path.is_dir() and not (path / "state").is_dir()
 
 
 def find_unfinished(output: Path, experiment: Experiment, name: str | None) -> Path:
-    """Return the latest unfinished or interrupted run of this very experiment below `output`.
+    """Return the latest unfinished or interrupted run of an experiment below `output`.
 
     Args:
         output: folder for runs.
-        experiment: that the run was begun with.
-        name: of the run; by default any.
+        experiment: the experiment with which the run was begun; it must be equal.
+        name: the name of the run; None for any name.
 
     Raises:
         UserError: there is none.

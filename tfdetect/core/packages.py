@@ -1,4 +1,4 @@
-"""What to install where a package is missing: the light distribution has few."""
+"""Say which distribution or extra to install when a package is missing."""
 
 import importlib.util
 from pathlib import Path
@@ -18,19 +18,19 @@ PROGRAM = "tfdetect-light" if "tfdetect_light" in Path(__file__).parts else "tfd
 
 
 def with_extra(name: str) -> str:
-    """Return what pip installs for an extra, of the distribution that this is."""
+    """Return the requirement of an extra of this distribution, such as "tfdetect[spark]"."""
     return f"{PROGRAM}[{name}]"
 
 
 def has_tensorflow() -> bool:
-    """Return whether TensorFlow is installed, and what uses it here; neither is imported."""
+    """Return whether TensorFlow and `tfdetect.models` are installed; neither is imported."""
     return all(map(importlib.util.find_spec, ("tensorflow", "tfdetect.models")))
 
 
 def missing_package(error: ModuleNotFoundError) -> UserError | None:
-    """Return what to tell a user whose command or call failed for want of a package.
+    """Return an error that says what to install for a missing package.
 
-    None if the package is none of those that another installation of tfdetect has.
+    None if no distribution or extra of tfdetect has the package.
     """
     full = (error.name or "").split(".")
     name = full[0]

@@ -6,7 +6,7 @@ EPSILON = 1e-7  # of a probability, before its logit
 
 
 def logit(p: float) -> float:
-    """Return ln p / (1 - p), of a probability that is kept away from 0 and 1."""
+    """Return ln(p / (1 - p)) of a probability, which is clipped away from 0 and 1."""
     p = min(max(p, EPSILON), 1 - EPSILON)
     return math.log(p) - math.log1p(-p)
 
@@ -16,6 +16,6 @@ def expit(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def moved(p: float, by: float) -> float:
-    """Return the probability whose logit is higher by a constant."""
+def add_to_logit(p: float, by: float) -> float:
+    """Return a probability after a constant is added to its logit."""
     return expit(logit(p) + by)

@@ -15,7 +15,7 @@ _ENDING = ("SIGTERM", "SIGHUP")  # what ends a process politely, beside Ctrl-C
 
 
 class Terminated(SystemExit):
-    """A signal asked the process to end; the exit code is 128 and the signal's number."""
+    """A signal asked the process to end; the exit code is 128 plus the number of the signal."""
 
     code: int
 
@@ -32,7 +32,7 @@ _termination: Terminated | None = None  # of the command that runs, or ran last
 
 
 def stopped_by(error: BaseException) -> Terminated | KeyboardInterrupt | None:
-    """Return what a signal raised in this command, if an error stands for it.
+    """Return the exception of a signal if an error was caused by it.
 
     TensorFlow's C++ code may raise an error of its own in its place; of Ctrl-C it keeps the name.
     """
@@ -97,7 +97,7 @@ def _temporary_directory() -> Iterator[None]:
 
 
 def _forget_directory() -> None:
-    """Let the library look up the temporary directory again, if it did so before."""
+    """Make `tempfile` look up the temporary directory again."""
     if (module := sys.modules.get("tempfile")) is not None:
         module.tempdir = None  # type: ignore[attr-defined]
 
@@ -154,7 +154,7 @@ def remove_unlocked(directory: str | os.PathLike[str]) -> None:
 
 
 def _is_alive(name: str) -> bool:
-    """Return whether the process that a directory is named after may exist; see also its lock."""
+    """Return whether the process in the name of a directory may exist; the lock decides as well."""
     number = name.removeprefix(_PREFIX).partition("-")[0]
     if not number.isdecimal():
         return True  # not of this kind

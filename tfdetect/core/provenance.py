@@ -1,4 +1,4 @@
-"""What made a run: versions, git revision, command line."""
+"""The provenance of a run: versions of packages, git revision, command line."""
 
 import datetime
 import shutil
@@ -15,7 +15,7 @@ from tfdetect.core.text import shell_command
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions, git revision and time, for run.json."""
+    """Return versions, git revision and time for run.json."""
     packages = ("tensorflow", "keras", "keras-hub", "numpy", "pillow")
     versions = {"tfdetect": tfdetect.__version__, "python": sys.version.split()[0]}
     versions |= {p: metadata.version(p) for p in packages}
@@ -31,7 +31,7 @@ def provenance() -> dict[str, Any]:
 
 
 def command_line(name: str, without: Sequence[str] = ()) -> str:
-    """Return the command line that this process, a command of that name, was started with.
+    """Return the command line with which this process was started as the command `name`.
 
     Args:
         name: the name of the command.

@@ -1,4 +1,4 @@
-"""Keeps what C++ libraries say from the user's terminal."""
+"""Keep messages of C++ libraries away from the user's terminal."""
 
 import gc
 import importlib
@@ -63,7 +63,7 @@ def import_onnxruntime() -> ModuleType:
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Hold back what is written to stderr meanwhile; it is shown after an exception only.
+    """Hold back what is written to stderr in this context; show it only after an exception.
 
     C++ libraries write to the file descriptor, some before any log level takes effect, so the
     descriptor is redirected, for all threads.
@@ -99,7 +99,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def _without_optional() -> Iterator[None]:
-    """Make the optional packages seem absent meanwhile; a later import finds them."""
+    """Hide optional packages from imports in this context; later imports find them."""
     hidden = [name for name in _OPTIONAL if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # makes its import fail

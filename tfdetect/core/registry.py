@@ -1,4 +1,4 @@
-"""Every name that an experiment may use, with the facts that are known without TensorFlow.
+"""Every name that an experiment may use, with facts about it that need no TensorFlow.
 
 Each registry maps names to entries. An entry names its function as "module:function" text, so that
 a wrong name is refused, with the nearest right one, before TensorFlow is imported. To add a part to
@@ -45,7 +45,7 @@ FRONT_ENDS = Registry(
 
 
 def _standardization(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """Scale and offset on 0..255 that subtract a mean of 0..1 and divide by a deviation."""
+    """Return scale and offset of pixels in 0..255, from mean and deviation of values in 0..1."""
     return {
         "scale": tuple(1 / (255 * s) for s in std),
         "offset": tuple(-m / s for m, s in zip(mean, std)),

@@ -1,4 +1,4 @@
-"""Workers of a cluster meet before TensorFlow, which would wait for each other without an end."""
+"""Wait for all workers of a cluster before TensorFlow starts, which would wait without limit."""
 
 import asyncio
 from contextlib import suppress

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from tfdetect.core.data_settings import cuts_windows
-from tfdetect.core.documents import read_object, read_text, read_yaml, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.metric import Metric, metrics_of
 from tfdetect.core.model_hubs import source_of
-from tfdetect.core.probability import logit, moved
+from tfdetect.core.parsing import read_object, read_text, read_yaml
+from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run_info import (
     SIZE_TOLERANCE,
     Calibration,
@@ -97,7 +98,7 @@ class Run:
 
     @property
     def abstention_band(self) -> tuple[float, float]:
-        """P(fake) from which, and below which, a verdict is inconclusive; equal where none is.
+        """Lower and upper end of the P(fake) with inconclusive verdicts; equal if there are none.
 
         The band contains the threshold, also one that was chosen after it: no verdict is
         conclusive between the two.
@@ -108,11 +109,12 @@ class Run:
         return min(band.low, self.threshold), max(band.high, self.threshold)
 
     @property
-    def alike_formats(self) -> tuple[str, ...]:
-        """Formats of files that are like the training images; empty where that is not compared.
+    def in_domain_formats(self) -> tuple[str, ...]:
+        """Formats of files in the domain of the detector; empty if formats are not compared.
 
-        It is not compared where every image gets one encoding (`data.equalize`). Formats without
-        loss are one kind; WebP may be with or without.
+        They are the formats of the training images. All lossless formats count as one, and WebP
+        counts as lossless and as lossy. Formats are not compared if every image gets the same
+        encoding (`data.equalize`).
         """
         training = self.info.dataset.training_images
         if training is None or all(view.equalize is not None for view in self.views):
@@ -121,10 +123,11 @@ class Run:
         return tuple(dict.fromkeys((*training.formats, *lossless)))
 
     @property
-    def alike_sides(self) -> tuple[float, float] | None:
-        """Smallest and largest shorter side of known images, in pixels; none if unknown.
+    def in_domain_sides(self) -> tuple[float, float] | None:
+        """Smallest and largest shorter side of images in the domain of the detector, in pixels.
 
-        Known are the training images, and those that the run was adapted to.
+        They follow from the training images and the images that the run was adapted to. None if
+        the sizes of the training images are not recorded.
         """
         training, adapted = self.info.dataset.training_images, self.info.adaptation
         if training is None or training.shorter_side is None:
@@ -158,7 +161,7 @@ class Run:
 
     @property
     def document(self) -> str:
-        """What the run was made by, as YAML: its experiment, or its members."""
+        """The YAML document that the run was made from: its experiment, or its members."""
         name = "ensemble" if self.is_ensemble else "experiment"
         return read_text(self.path / f"{name}.yaml")
 
@@ -168,15 +171,16 @@ class Run:
         return source_of(self.path)
 
     def public_info(self) -> RunInfo:
-        """Return the `RunInfo` without what it says about the machine of the training."""
+        """Return the `RunInfo` without facts about the machine of the training."""
         dataset = self.info.dataset.model_copy(update={"roots": {}, "warnings": ()})
         return self.info.model_copy(update={"dataset": dataset, "command": "", "devices": "-"})
 
     @property
     def onnx_path(self) -> Path | None:
-        """The ONNX export that predicts: in single precision, if the run has one in both.
+        """The ONNX export that is used for predictions; None if there is none.
 
-        One that reads its weights from a Keras model that is missing is none.
+        Single precision is preferred. An export that reads its weights from the Keras model is not
+        used if that model is missing.
         """
         lacking = () if self.model_path.is_file() else (SHARED_ONNX,)
         files = (self.path / name for name in ONNX_FILES if name not in lacking)
@@ -187,7 +191,7 @@ class Run:
         return self.path / "model.keras"
 
     def experiment(self) -> Experiment:
-        """Return what was trained.
+        """Return the experiment of the training.
 
         Raises:
             UserError: the run is an ensemble, which has none of its own.
@@ -317,21 +321,21 @@ class Run:
 
         band = self.info.abstention_band
         if band is not None:
-            low, high = moved(band.low, more), moved(band.high, more)
+            low, high = add_to_logit(band.low, more), add_to_logit(band.high, more)
             band = band.model_copy(update={"low": low, "high": high})
         return self.with_info(
-            prior=prior, threshold=moved(self.threshold, more), abstention_band=band,
-            **self.moved_thresholds(more),
+            prior=prior, threshold=add_to_logit(self.threshold, more), abstention_band=band,
+            **self.shifted_thresholds(more),
         )  # fmt: skip
 
-    def moved_thresholds(self, by: float) -> dict[str, Any]:
-        """Return operating points and mask threshold where logits are higher by a constant.
+    def shifted_thresholds(self, by: float) -> dict[str, Any]:
+        """Return operating points and mask threshold after a constant is added to all logits.
 
         They separate the same images as before.
         """
 
         def at(point: Any) -> Any:
-            return point.model_copy(update={"threshold": moved(point.threshold, by)})
+            return point.model_copy(update={"threshold": add_to_logit(point.threshold, by)})
 
         points, masks = self.info.operating_points, self.info.mask_threshold
         return {

@@ -16,7 +16,7 @@ Status = Literal["training", "interrupted", "complete", "converted"]
 
 
 class View(Document):
-    """What a detector sees of an image.
+    """How a detector reads an image: size, resizing, crops and encoding.
 
     Attributes:
         size: height and width in pixels.
@@ -124,8 +124,8 @@ class Adaptation(Document):
         false_positive_rate: the false positive rate that the threshold promises for new authentic
             images like these, on average over such choices; none for a shift.
         rate_bound: the bound that 95 of 100 such choices keep; none for a shift.
-        stricter: the operating point, or the number, that was the threshold instead, because it is
-            higher; none where the images chose the threshold.
+        stricter: the operating point, or the number, that is the threshold because it is higher
+            than what these images chose; None if these images chose the threshold.
         shift: the shift that was added to the calibrated logits; none for a threshold.
         shift_interval: its 95% interval.
         log_loss: before and after the shift, in nats, on these images.
@@ -147,8 +147,8 @@ class Adaptation(Document):
     shorter_side: tuple[int, int, int] | None = None
     earlier: "Adaptation | None" = None
 
-    def still(self, kind: Literal["threshold", "shift"]) -> "Adaptation | None":
-        """Return the adaptation of a kind, this one or the earlier one, by itself."""
+    def of_kind(self, kind: Literal["threshold", "shift"]) -> "Adaptation | None":
+        """Return the adaptation of a kind, this one or the earlier one; None if neither is."""
         found = next((a for a in (self, self.earlier) if a is not None and a.kind == kind), None)
         return found and found.model_copy(update={"earlier": None})
 
@@ -170,7 +170,7 @@ class AbstentionBand(Document):
 
 
 class TrainingImages(Document):
-    """What the training images are, so that unlike images can be told.
+    """The kinds of training images, by which images of other kinds are recognized.
 
     Attributes:
         generators, formats: most frequent first.
@@ -271,7 +271,7 @@ class Domain(Document):
 
 
 class Ancestor(Document):
-    """The run that a training started from, as it was then.
+    """The run that a training started from, as it was at that time.
 
     Attributes:
         name: the name of the run.
@@ -321,7 +321,7 @@ class PublishedWeights(Document):
 
 
 class RunInfo(Document):
-    """Everything that a run says of itself in run.json.
+    """Everything that a run records about itself in run.json.
 
     Attributes:
         schema_version: the version of the schema of this document.
@@ -331,7 +331,8 @@ class RunInfo(Document):
         views: what the detector sees of an image; an ensemble may have several views.
         predicts_masks: whether the detector predicts which pixels were altered.
         flips: whether the outputs of an image and of its mirror image are averaged.
-        pretraining: the run knows what images show, not which are fake; it is for `model.weights`.
+        pretraining: whether the run was trained on what images show, not on fakes; such a run is
+            only for `model.weights`.
         threshold: P(fake) from which the verdict is fake.
         prior: fraction of fakes that P(fake), thresholds and band assume; none if uncalibrated.
         calibration: from the detector's logit to P(fake), as it was fitted; none if uncalibrated.

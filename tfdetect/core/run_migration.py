@@ -1,4 +1,4 @@
-"""What the documents of a schema-1 run are called today: run.json, experiment, spec and layers."""
+"""Migrate the documents of a schema-1 run: run.json, experiment, dataset spec and layers."""
 
 from typing import Any
 
@@ -117,7 +117,7 @@ def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_recorded(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's spec with what held when it was written: rule of the splits, class 0."""
+    """Return a run's spec with the defaults of its time: the rule of the splits, and class 0."""
     return _with_authentic({"split_rule": 1, **spec})
 
 

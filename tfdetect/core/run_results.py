@@ -12,7 +12,7 @@ Metrics = dict[str, Interval]
 
 
 class PointResult(TypedDict):
-    """What a threshold of P(fake) gives; None for the rate of a class that is missing."""
+    """The rates at a threshold of P(fake); None for the rate of a class without images."""
 
     threshold: float
     fpr: Interval | None
@@ -42,7 +42,7 @@ class MaskResult(TypedDict, total=False):
 
 
 class PartResult(TypedDict, total=False):
-    """The metrics of some images."""
+    """The metrics of a part of the images."""
 
     count: int  # images that could be read
     balanced: bool  # both classes count the same, however few images one has
@@ -81,7 +81,7 @@ class VideoResult(TypedDict):
 
 
 class BaselineResult(TypedDict):
-    """The metrics of a classifier that sees format and size alone."""
+    """The metrics of a classifier that sees only the format and the size of files."""
 
     count: int
     balanced_accuracy: Interval
@@ -135,7 +135,7 @@ class MasksCompared(Compared):
 
 
 class RunsCompared(Compared):
-    """What `evaluation.paired.compare` finds out."""
+    """The result of `evaluation.paired.compare`."""
 
     masks: NotRequired[MasksCompared]  # where all runs predict masks
 
@@ -156,6 +156,6 @@ class Transfer(TypedDict):
 
 
 def ordered(splits: Iterable[str]) -> list[str]:
-    """Return the splits, those that matter most first."""
+    """Return the names of splits, the most important first."""
     order = ("test", "all", "validation", "train")
     return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))

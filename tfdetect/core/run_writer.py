@@ -1,4 +1,4 @@
-"""Writes runs: new ones beside their final name, finished ones in one swap."""
+"""Write runs: new ones under a temporary name, finished ones by one swap."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def updating(run: Run) -> Iterator[Run]:
 
 
 def _as_current(run: Run) -> Run:
-    """Write the documents of a run of schema 1 as this version has them."""
+    """Write the documents of a schema-1 run in the form of this version."""
     if not run.is_ensemble:
         write_text(run.path / "experiment.yaml", run.experiment().to_yaml())
     if (run.path / "dataset.yaml").is_file():
@@ -86,10 +86,10 @@ def creating(path: Path) -> Iterator[Path]:
 
 
 def evaluation_folder(run: Run, name: str, images: Mapping[str, Path]) -> Path:
-    """Return the folder below evaluations/ in a run that is for results on certain images.
+    """Return the folder below evaluations/ in a run for the results on some images.
 
-    Images in another place whose results have this name already keep it; then a hash of where
-    these are is added, which is the same in every run.
+    If results on images in another location have this name already, a hash of the location of these
+    images is added to the name. It is the same in every run.
 
     Args:
         run: the run.
@@ -104,7 +104,7 @@ def evaluation_folder(run: Run, name: str, images: Mapping[str, Path]) -> Path:
 
 
 def write_source(folder: Path, images: Mapping[str, Path]) -> None:
-    """Write where the images of an evaluation are into the folder of its results."""
+    """Write the location of the images of an evaluation into the folder of its results."""
     write_json(folder / _SOURCE, _source(images))
 
 
@@ -192,7 +192,7 @@ class RunWriter:
         return run
 
     def adopt(self) -> None:
-        """Continue an interrupted run that has its final name already, and keeps it meanwhile."""
+        """Continue an interrupted run in a copy; until the end, the run keeps its final name."""
         shutil.rmtree(self.path)  # the empty one that acquire made
         with staged(self.path) as copy:
             copy.rmdir()
@@ -207,7 +207,11 @@ class RunWriter:
         return read_run(self.final)
 
     def abandon(self) -> bool:
-        """Give the lock back; return whether there is a state to resume from, else remove all."""
+        """Give up: keep the folder if it has a state to resume from, or else remove it.
+
+        Returns:
+            Whether there is a state to resume from.
+        """
         kept = (self.path / "state").is_dir()
         if self.path.is_dir() and not kept:
             shutil.rmtree(self.path)

@@ -1,14 +1,14 @@
-"""The runs that come with tfdetect: their names, and where they are."""
+"""The runs that come with tfdetect: their names and folders."""
 
 from pathlib import Path
 from typing import TypeVar
 
 from tfdetect.core import console
-from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import copy_folder, staged
 from tfdetect.core.image_names import is_image
 from tfdetect.core.model_hubs import is_fetched, source_of
+from tfdetect.core.shipped_documents import package_folder
 from tfdetect.core.walk import Walk
 
 SHIPPED = ("photo_detector", "localizer_photos", "cifake_small_resnet")
@@ -16,10 +16,10 @@ RunPath = TypeVar("RunPath", bound=str | Path)
 
 
 def run_folder(run: RunPath) -> RunPath | Path:
-    """Return the folder of a shipped run that is called by its name; anything else unchanged.
+    """Return the folder of a shipped run if `run` is its name; return anything else unchanged.
 
-    A run at this path, or at saved_models/NAME below the current directory, comes first; another
-    folder or file of that name does not.
+    A run at this path, or at saved_models/NAME below the current directory, takes precedence.
+    Another folder or file of that name does not.
     """
     name = str(run).removeprefix("saved_models/")
     if name not in SHIPPED or holds_run(Path(run)):
@@ -29,11 +29,11 @@ def run_folder(run: RunPath) -> RunPath | Path:
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether a folder has files of a run; a damaged run is one, too."""
+    """Return whether a folder has files of a run, which may be damaged."""
     return any((folder / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
 
 
-def run_with(path: Path) -> Path | None:
+def run_containing(path: Path) -> Path | None:
     """Return the run that a file or folder is a part of, unless it is an image or contains some.
 
     Parts are run.json, model.keras, exports/detector.onnx or saved_model/, for example.
@@ -51,7 +51,7 @@ def shipped_folder(name: str) -> Path:
     Raises:
         UserError: this installation has no such run.
     """
-    for folder in (shipped("saved_models") / name, Path("saved_models", name)):
+    for folder in (package_folder("saved_models") / name, Path("saved_models", name)):
         if (folder / "run.json").is_file():
             return folder
     raise UserError(
@@ -70,7 +70,7 @@ def own_folder(run: Path) -> Path:
     Raises:
         UserError: another run than the hub's is there.
     """
-    package, root = Path(__file__).resolve().parents[1], shipped("saved_models").resolve()
+    package, root = Path(__file__).resolve().parents[1], package_folder("saved_models").resolve()
     installed = run.resolve().parent == root and root.is_relative_to(package)
     of_hub = is_fetched(run)
     if not installed and not of_hub:

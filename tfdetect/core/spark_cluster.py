@@ -1,4 +1,4 @@
-"""`SparkCluster`: which Spark cluster does the work, as a user names it; imports no Spark."""
+"""`SparkCluster`: the Spark cluster that a user names. Spark is not imported here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""`DatasetSpec`: what a dataset is, where it comes from, and how its files map to labels."""
+"""`DatasetSpec`: the description of a dataset: its origin, classes, splits and layout."""
 
 import string
 from pathlib import PurePosixPath
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core.documents import Document, Name
-from tfdetect.core.folder_names import polarity
+from tfdetect.core.folder_names import class_polarity
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_migration import SPEC_KEYS
@@ -74,7 +74,7 @@ class Part(Document):
 
 
 class DatasetSpec(Document):
-    """A dataset, described.
+    """The description of a dataset.
 
     Exactly one of `pattern`, `manifest`, `parts` and `shards` says where its images are.
 
@@ -221,8 +221,8 @@ class DatasetSpec(Document):
         if self.pretraining or self.authentic is not None or self.authentic_by == "flag":
             return self
         first, *others = self.class_names
-        real = [name for name in others if polarity(name) == "authentic"]
-        if polarity(first) == "fake" or (real and polarity(first) is None):
+        real = [name for name in others if class_polarity(name) == "authentic"]
+        if class_polarity(first) == "fake" or (real and class_polarity(first) is None):
             raise ValueError(
                 f"the first class is the authentic one, and that is {first!r}. List the authentic "
                 f"class first, or name it: authentic: {(real or [first])[0]}"

@@ -98,12 +98,12 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Return a text whose first letter is a capital; the others stay."""
+    """Return a text with a capital first letter; the other letters are unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return "1 image", or "1,234 images"; `plural` is for nouns that do not only get an s."""
+    """Return "1 image" or "1,234 images"; `plural` is for nouns whose plural is not noun + "s"."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
@@ -181,7 +181,7 @@ def as_number(value: object) -> float | None:
 
 
 def name_problem(name: object) -> str | None:
-    """Return what is wrong with the name of a dataset, class, run or the like; None if nothing."""
+    """Return the problem of a name of a dataset, class or run; None if it is valid."""
     if not isinstance(name, str):
         return "a name is text"
     if not name or name != name.strip():
@@ -196,7 +196,7 @@ def name_problem(name: object) -> str | None:
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return a name that can be that of a folder.
+    """Return a name that can be the name of a folder.
 
     Args:
         name: the name of a dataset, class, run, experiment, search or generator.
@@ -213,7 +213,7 @@ def checked_name(name: str, what: str) -> str:
 
 
 def below(root: Path, path: str | os.PathLike[str]) -> Path:
-    """Return the path below `root` to write to, which may not leave it.
+    """Return the path of a file to write below `root`, checked to stay below it.
 
     Args:
         root: the folder that is written.
@@ -232,12 +232,12 @@ def below(root: Path, path: str | os.PathLike[str]) -> Path:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without characters that nobody sees or types; each becomes "_"."""
+    """Return a name in which invisible characters are replaced by "_"."""
     return _HIDDEN.sub("_", name)
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave, with ~ replaced; of an address, that of its local copy.
+    """Return a path that a user gave, with ~ expanded; for an address, the path of its local copy.
 
     Raises:
         UserError: it is empty, longer than file systems allow, contains a null character, or

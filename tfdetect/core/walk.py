@@ -224,7 +224,7 @@ def _above(root: str) -> _Chain:
 
 
 def kind(path: str) -> str:
-    """Return what it is that is neither file nor folder."""
+    """Return the kind of an entry that is neither a file nor a folder, in words."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

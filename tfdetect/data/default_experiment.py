@@ -1,4 +1,4 @@
-"""Chooses the experiment for a dataset that names none, by its masks and its images' size."""
+"""Choose the experiment for a dataset that names none, by its masks and the size of its images."""
 
 import importlib.util
 import os
@@ -76,7 +76,7 @@ def _look(spec: DatasetSpec, root: Path | None) -> tuple[bool, Sequence[int]]:
 
 
 def _look_at_shards(catalog: Path) -> tuple[bool, Sequence[int]]:
-    """Return what `_look` does of a prepared dataset, from its catalog."""
+    """Return the same as `_look` for a prepared dataset, from its catalog."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(catalog, columns=["label", "mask", "width", "height"])

@@ -1,4 +1,4 @@
-"""Says what was understood of a dataset: classes, splits, and what became of every file."""
+"""Describe in words how a dataset was read: its classes and splits, and the use of every file."""
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 import yaml
 
 from tfdetect.core import console
-from tfdetect.core.folder_names import contains, polarity
+from tfdetect.core.folder_names import class_polarity, contains
 from tfdetect.core.load_spec import DESCRIPTION
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
-from tfdetect.data.catalog import Catalog, build_catalog, counts_text
+from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.catalog import Catalog, counts_text
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE, SAME_FILE
 
 _EXAMPLES = 3
@@ -30,7 +31,7 @@ def read_data(
     progress: bool = True,
     log: console.Log | None = console.log,
 ) -> Catalog:
-    """Build the catalog of a dataset, and print what was understood of it and its warnings.
+    """Build the catalog of a dataset, and print a description of it and its warnings.
 
     Args:
         spec, roots, progress: see `build_catalog`.
@@ -74,15 +75,15 @@ def describe_classes(spec: DatasetSpec) -> str:
     """Return which class is authentic and why, and which ones are fake."""
     first, *others = spec.class_names
     text = f"Authentic: {first} (by {_WHY[spec.authentic_by]}). Fake: {', '.join(others)}."
-    if doubtful := [name for name in others if polarity(name) == "authentic"]:
+    if doubtful := [name for name in others if class_polarity(name) == "authentic"]:
         text += f" Check this: {', '.join(doubtful)} counts as fake."
-    elif polarity(first) == "fake":
+    elif class_polarity(first) == "fake":
         text += f" Check this: {first} counts as authentic."
     return text
 
 
 def describe_files(catalog: Catalog, listed: bool = False) -> list[str]:
-    """Return what became of all files; the numbers add up.
+    """Return how many files are used, skipped or left out; the numbers add up.
 
     Args:
         catalog: the dataset.
@@ -134,7 +135,7 @@ def _folders(paths: list[str]) -> str:
 
 
 def _shown(total: int) -> int:
-    """Return how many examples are shown; never is just one hidden, which takes as much room."""
+    """Return how many examples are shown: all, if leaving out the others saved no line."""
     return total if total <= _EXAMPLES + 1 else _EXAMPLES
 
 

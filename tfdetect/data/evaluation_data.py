@@ -1,4 +1,4 @@
-"""What a run is evaluated on: the dataset, its splits, and whether it is the run's own."""
+"""The data that a run is evaluated on: dataset and splits, and whether they are the run's own."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def evaluation_data(
     output: Path | None,
     label: str | None = None,
 ) -> tuple[DatasetSpec, dict[str, Path], Path]:
-    """Return what to evaluate a run on: the spec, its folders by name, and where to write.
+    """Return the data to evaluate a run on: spec, folders by name, and the folder for results.
 
     Args:
         run: the run to evaluate.
@@ -115,7 +115,7 @@ def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:
 
 
 def split_to_evaluate(run: Run, catalog: Catalog) -> str:
-    """Return the one split that a run is measured on by default, where only one is.
+    """Return the split that a run is measured on by default where only one split is measured.
 
     Returns:
         Test, or validation where there is no test split; all of a dataset that the run was not

@@ -1,4 +1,4 @@
-"""The examples of a split: what is known of each image, and where images and masks are stored."""
+"""The examples of a split: annotations of each image, and the sources of images and masks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Annotations:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return what is known of some images, by their numbers int [k]."""
+        """Return the annotations of some images, given by their indices int [k]."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -93,7 +93,7 @@ def annotations_of(
     with_datasets: bool = False,
     with_generators: bool = False,
 ) -> Annotations:
-    """Return what rows of a catalog say of their images.
+    """Return the annotations of rows of a catalog.
 
     Args:
         table: rows of a catalog's table.

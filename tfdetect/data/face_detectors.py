@@ -1,4 +1,4 @@
-"""Finds the most confident face in an image: by OpenCV, or by one of MediaPipe's networks."""
+"""Find the most confident face in an image with OpenCV or with a network of MediaPipe."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _SAME_FACE = 0.3  # IoU from which two candidates are of one face
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """How faces are found and cropped.
+    """Settings by which faces are found and cropped.
 
     Attributes:
         margin: side of the square crop, as a multiple of the face's bounding box.

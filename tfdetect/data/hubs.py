@@ -1,4 +1,4 @@
-"""Unpacks datasets of TensorFlow Datasets and Hugging Face into a folder with a manifest.
+"""Unpack datasets of TensorFlow Datasets and Hugging Face into a folder with a manifest.
 
 Names are `tfds:<name>` and `hf:<name>`, or paths to a dataset that was prepared before:
 `tfds:path/to/name/1.0.0`, `hf:path/to/saved`. The files have the bytes that the dataset stores.

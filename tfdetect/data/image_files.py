@@ -1,4 +1,4 @@
-"""Finds the image files that a user names: files, folders and patterns."""
+"""Find the image files that a user names by files, folders and patterns."""
 
 import fnmatch
 import glob
@@ -178,7 +178,7 @@ def images_of(text: str) -> ImageFiles:
 
 
 def _identity(path: str) -> object:
-    """Return what is the same for all paths that lead to a file."""
+    """Return a key that is equal for all paths that lead to the same file."""
     try:
         status = os.stat(path)
     except OSError:  # it went away meanwhile
@@ -213,7 +213,7 @@ def _at_address(text: str, path: str) -> ImageFiles:
 
 
 def _files(paths: Iterable[str]) -> ImageFiles:
-    """Return files, of which pipes, devices and links to nowhere cannot be read."""
+    """Return paths as image files; pipes, devices and broken links count as unreadable."""
     found = ImageFiles()
     for path in sorted(paths):
         try:

@@ -1,4 +1,4 @@
-"""Reads image files: content hash, size, format, and whether they can be decoded."""
+"""Read image files: content hash, size, format, and whether they can be decoded."""
 
 import hashlib
 from functools import partial

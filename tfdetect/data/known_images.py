@@ -1,4 +1,4 @@
-"""Says which images of a dataset other detectors know from their training."""
+"""Find the images of a dataset that other detectors know from their training."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ SPLITS = ("validation", "test")
 
 
 def has_same_splits(run: Run, catalog: Catalog) -> bool:
-    """Return whether a run and all that it comes from were trained on this very dataset."""
+    """Return whether a run, and all runs that it comes from, were trained on this same dataset."""
     origin = run.is_ensemble or run.info.lineage  # what these were trained on may be other images
     return not origin and run.info.dataset.fingerprint == catalog.fingerprint()
 
@@ -50,7 +50,7 @@ def warn_of_known_images(
 
 
 def warn_of_missing_hashes(runs: Mapping[str, Run], catalog: Catalog, then: str = "") -> list[str]:
-    """Return a warning if runs do not tell which images of a dataset they know.
+    """Return a warning if runs have no hashes that tell which images of a dataset they know.
 
     Args:
         runs: the runs by the name that is shown.

@@ -1,4 +1,4 @@
-"""Runs networks of images in LiteRT's format, such as MediaPipe's."""
+"""Run image networks in the format of LiteRT, such as those of MediaPipe."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from tfdetect.core.quiet import silent_libraries
 
 
 def mediapipe_file(name: str) -> str:
-    """Return in words what a file of MediaPipe is and where to get it."""
+    """Return a description of a file of MediaPipe, and where to download it."""
     return (
         f"{name} of MediaPipe, which is in a wheel on PyPI: pip download mediapipe==0.10.21 "
         "--no-deps --only-binary :all: --python-version 3.12, then unzip -j "
@@ -19,7 +19,7 @@ def mediapipe_file(name: str) -> str:
 
 
 class LiteRT:
-    """A network that takes one image float32 [1, h, w, 3]. It is not for several threads.
+    """A network that takes one image float32 [1, h, w, 3]. It is not thread-safe.
 
     Args:
         file: a .tflite file.

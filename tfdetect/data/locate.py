@@ -1,4 +1,4 @@
-"""Finds a dataset's folder: --data-dir, the environment, the cache, or else a download."""
+"""Find the folder of a dataset: by --data-dir, the environment, the cache, or a download."""
 
 import os
 from itertools import islice
@@ -51,7 +51,7 @@ def _check_inside(data_dir: Path, folders: list[Path]) -> None:
 
 
 def present_roots(spec: DatasetSpec, roots: dict[str, Path]) -> dict[str, Path]:
-    """Return those folders of a dataset that still hold it; what is at addresses is fetched.
+    """Return the folders of a dataset that still contain it; those at addresses are fetched.
 
     Args:
         spec: the dataset.
@@ -115,7 +115,7 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = Tru
 
 
 def _holds(spec: DatasetSpec, folder: Path) -> bool:
-    """Return whether some file below `folder` has the spec's layout."""
+    """Return whether a file below `folder` has the layout of the spec."""
     if table := spec.manifest or spec.shards:
         return (folder / table).is_file()
     pattern = PathPattern(spec.pattern or "")

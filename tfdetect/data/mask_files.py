@@ -1,4 +1,4 @@
-"""Measures mask files: coverage and size, compared with their images; unchanged ones are cached."""
+"""Measure mask files: their coverage, and their size compared with their images; with a cache."""
 
 import hashlib
 import json

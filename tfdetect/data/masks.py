@@ -1,4 +1,4 @@
-"""What is known of a dataset's masks: their coding, their coverage, and what is unclear."""
+"""The masks of a dataset: their coding, their coverage, and questions about them."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _INVERTED_COVERAGE = 0.75  # of most images: their masks may be inverted
 
 @dataclass(frozen=True)
 class DatasetMasks:
-    """What is known of the masks of one dataset.
+    """The masks of one dataset.
 
     Attributes:
         info: how they are read and how much they cover.
@@ -48,7 +48,7 @@ class DatasetMasks:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Problems and notes; `check_masks` asks the questions."""
+        """Problems and notes, without the questions, which `check_masks` asks."""
         return self.problems + self.notes
 
     @property
@@ -130,7 +130,7 @@ def coverage_rows(found: dict[str, MaskCoverage]) -> tuple[list[str], list[list[
 
 
 def check_masks(masks: dict[str, DatasetMasks], hint: str = "") -> None:
-    """Check that it is clear what the masks of datasets mean.
+    """Check that the meaning of the masks of datasets is clear.
 
     Args:
         masks: by the name of their dataset.
@@ -191,7 +191,7 @@ def read_masks(
 def _info(
     spec: DatasetSpec, masks: MeasuredMasks, labels: np.ndarray, coding: MaskCoding, orphans: int
 ) -> MaskInfo:
-    """Return what a run keeps of masks.
+    """Return the facts about masks that a run records.
 
     Args:
         spec: the dataset.
@@ -215,7 +215,7 @@ def _info(
 
 
 def _detected(spec: DatasetSpec) -> tuple[str, ...]:
-    """Return what of the coding a dataset spec does not say; see `DatasetMasks`."""
+    """Return which parts of the coding were detected, not given by the spec; see `DatasetMasks`."""
     said = {"channel": spec.mask_channel, "values": spec.mask_values}
     return tuple(name for name, value in said.items() if value is None)
 
@@ -223,7 +223,7 @@ def _detected(spec: DatasetSpec) -> tuple[str, ...]:
 def _judge(
     spec: DatasetSpec, masks: MeasuredMasks, detection: Detection, info: MaskInfo
 ) -> DatasetMasks:
-    """Return what is known of the masks with the questions, problems and notes about them."""
+    """Return the masks with the questions, problems and notes about them."""
     questions = [detection.question] if detection.question else []
     problems = [detection.remark] if detection.remark else []
     notes = []

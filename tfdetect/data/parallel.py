@@ -1,4 +1,4 @@
-"""Reads many files in parallel processes into an Arrow table, and caches such tables."""
+"""Read many files in parallel processes into an Arrow table, and cache such tables."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -33,7 +33,7 @@ _reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
 
 @contextmanager
 def reading_by(reader: Reader | None) -> Iterator[None]:
-    """Let another function do the work of `read_all` meanwhile, for example on a cluster."""
+    """Replace `read_all` by another function in this context, for example on a cluster."""
     token = _reader.set(reader)
     try:
         yield
@@ -42,7 +42,7 @@ def reading_by(reader: Reader | None) -> Iterator[None]:
 
 
 class Paths(Sequence[str]):
-    """Paths for functions that open files, held in Arrow: a million take little memory.
+    """Paths for functions that open files, stored in Arrow so that a million take little memory.
 
     Attributes:
         texts: the paths as `from_os` makes them, without null.
@@ -201,7 +201,7 @@ def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 
 def write_cache(path: Path, table: pa.Table) -> None:
-    """Write a table whole or not at all; warn if that is not possible."""
+    """Write a table to the cache, whole or not at all; warn if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""`Plan`: a training, resolved and checked before it starts."""
+"""`Plan`: the experiment and the data of a training, resolved and checked before it starts."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,19 +8,21 @@ from pathlib import Path
 from tfdetect.core import console
 from tfdetect.core.addresses import redacted, shown
 from tfdetect.core.class_order import RunClasses
-from tfdetect.core.documents import read_yaml, validate
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import load_experiment, load_model, override, with_model
 from tfdetect.core.load_spec import load_spec, means_shipped
 from tfdetect.core.open_run import nearest_run, read_run
+from tfdetect.core.parsing import read_yaml
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, shell_command
 from tfdetect.data import hubs
-from tfdetect.data.catalog import Catalog, check_trainable
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
 from tfdetect.data.locate import find_roots, present_roots
@@ -30,7 +32,7 @@ from tfdetect.data.warm_start import open_parent, warm_experiment, with_replay
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will do: resolved and checked, nothing started.
+    """The experiment and the dataset of a training, resolved and checked.
 
     Attributes:
         experiment: the resolved experiment.
@@ -61,7 +63,7 @@ def make_plan(
     from_run: str | Path | None = None,
     replay: float | None = None,
 ) -> Plan:
-    """Resolve names and overrides; TensorFlow is not imported.
+    """Resolve the names and overrides of a training, without importing TensorFlow.
 
     Args:
         dataset: a shipped dataset's name or a path; by default the experiment's own.
@@ -284,7 +286,7 @@ def roots_of(plan: Plan) -> dict[str, Path]:
 
 
 def data_flags(spec: DatasetSpec, data_dir: str | Path | None) -> dict[str, object]:
-    """Return the flags that name data again, with --dataset or --experiment.
+    """Return the flags that, with --dataset or --experiment, name the same data again.
 
     Args:
         spec: the dataset.
@@ -300,7 +302,7 @@ def dataset_info(
     training_images: TrainingImages | None = None,
     warnings: Sequence[str] = (),
 ) -> DatasetInfo:
-    """Return what a run records of its data.
+    """Return the facts about its data that a run records.
 
     Args:
         spec: the dataset.
@@ -323,7 +325,7 @@ def dataset_info(
 
 
 def with_splits_of(spec: DatasetSpec, *runs: Run) -> DatasetSpec:
-    """Return a dataset whose splits are carved as when runs were trained on it, or on its parts.
+    """Return a dataset with the rule of its splits from the runs trained on it or on its parts.
 
     Args:
         spec: the dataset.
@@ -364,7 +366,7 @@ def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
 
 
 def _unpacked(dataset: str) -> str:
-    """Return the dataset with what TensorFlow Datasets or Hugging Face hold put into folders."""
+    """Return the dataset after parts of TensorFlow Datasets and Hugging Face are unpacked."""
     if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
         return dataset
     return "+".join(map(hubs.unpack, dataset.split("+")))

@@ -1,4 +1,4 @@
-"""Writes a dataset as TensorFlow Datasets shards, together with its catalog.
+"""Write a dataset as TensorFlow Datasets shards, together with its catalog.
 
 The result, `<output>/<name>/1.0.0`, can be read by `tfds.load`, by `tfds.builder_from_directory`,
 and by tfdetect:
@@ -32,15 +32,17 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.columns import with_columns
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import checksum, csv_text, exchange, write_json, write_text
 from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.parsing import read_object
 from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
-from tfdetect.data.catalog import SHARDS, Catalog, check_unusable
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import check_unusable
 from tfdetect.data.masks import check_masks
+from tfdetect.data.prepared_catalog import SHARDS
 from tfdetect.data.shard_writer import (
     NO_FOREGROUND,
     TEXTS,
@@ -93,7 +95,7 @@ def write_shards(
     remove_background: RemoveBackground | None = None,
     elsewhere: WriteElsewhere | None = None,
 ) -> Prepared:
-    """Write a dataset as shards, those that do not exist yet.
+    """Write a dataset as shards; shards that exist already are kept.
 
     The shards of a complete dataset are checked, and damaged ones are written again.
 
@@ -169,7 +171,7 @@ def _check_output(catalog: Catalog, output: Path, folder: Path) -> None:
 
 @contextmanager
 def _writing_into(folder: Path) -> Iterator[None]:
-    """Lock a folder, and say what to do where writing fails.
+    """Lock a folder, and turn write errors into messages that say what to do.
 
     Raises:
         UserError: another process writes into it, or writing failed.
@@ -265,7 +267,7 @@ def _by_shard(table: pa.Table) -> Rows:
 
 
 def _is_whole(path: Path, row: ShardRow, check: bool) -> bool:
-    """Return whether a shard has its size and, if `check`, its checksum."""
+    """Return whether a shard has the recorded size and, with `check`, the recorded checksum."""
     if not path.is_file() or path.stat().st_size != row["bytes"]:
         return False
     return not check or checksum(path) == row["sha256"]

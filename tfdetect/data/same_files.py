@@ -1,4 +1,4 @@
-"""Finds files that several paths lead to, through links, and lets each count once."""
+"""Find files that several paths lead to, through links, and count each of them once."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tfdetect.data.scan_result import SAME_FILE, Scan
 
 
 def count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:
-    """Let each file that several paths lead to count once in each split.
+    """Leave out rows so that each file counts once in each split, however many paths lead to it.
 
     Raises:
         UserError: A file is in two classes.

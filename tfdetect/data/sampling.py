@@ -134,7 +134,7 @@ class StratifiedOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Which image stands at which position of the training stream.
+    """The image at each position of the training stream, as a function of the seed.
 
     Attributes:
         strata: int32 [n], the stratum of each image.
@@ -219,7 +219,7 @@ class ShardPools:
         return order[first:][: self.shards_per_pool]
 
     def find(self, image: int) -> tuple[int, int]:
-        """Return the pool that holds the image at a position, and how many come before it there.
+        """Return the pool that contains the image at a position, and its offset in the pool.
 
         Pools before it are counted and not read.
         """

@@ -1,9 +1,8 @@
-"""Lists the files of a dataset by the pattern or manifest of its spec, without decoding them."""
+"""List the files of a dataset by the pattern or manifest of its spec, without decoding them."""
 
 import os
 import re
 import stat
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +18,14 @@ from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted, from_os, to_os
 from tfdetect.core.walk import Walk
+from tfdetect.data.collected_files import CollectedFiles
 from tfdetect.data.same_files import count_once
 from tfdetect.data.scan_result import (
     IN_MASKS,
     IS_MASK,
     LEFT_OUT,
-    LEFT_OUT_SCHEMA,
     MASK_FILE,
     OUTSIDE,
-    SKIPPED_SCHEMA,
     Scan,
 )
 from tfdetect.data.split_lists import read_split_files
@@ -49,7 +47,7 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
         UserError: No file can be used, one file is in two classes, a folder cannot be read, or
             the manifest has a mistake.
     """
-    collected = _Collected(os.fspath(root))
+    collected = CollectedFiles(os.fspath(root))
     if spec.manifest:
         _from_manifest(spec, root, spec.manifest, collected)
     else:
@@ -94,103 +92,7 @@ class _Status(NamedTuple):
 _NO_STATUS = _Status(-1, 0, 0, 0)
 
 
-class _Collected:
-    """Collects what becomes of each file, in Arrow batches, so that a million take little memory.
-
-    Attributes:
-        other, counts, warnings: see `Scan`.
-    """
-
-    NAMED = pa.schema([
-        ("path", pa.string()), ("label", pa.int32()), ("generator", pa.string()),
-        ("mask", pa.string()), ("group", pa.string()), ("folder_split", pa.string()),
-        ("size", pa.int64()), ("mtime_ns", pa.int64()), ("device", pa.uint64()),
-        ("inode", pa.uint64()),
-    ])  # fmt: skip
-
-    def __init__(self, root: str):
-        self.root = root
-        self.other: Counter[str] = Counter()
-        self.counts: Counter[tuple[str | None, int]] = Counter()
-        self.warnings: list[str] = []
-        self._batches: list[tuple[pa.RecordBatch, list[str | None]]] = []
-        self._left: list[pa.RecordBatch] = []
-
-    def add(self, named: pa.RecordBatch, errors: list[str | None]) -> None:
-        """Add files of the dataset; those that are masks of others are told apart at the end.
-
-        Args:
-            named: rows of `NAMED`.
-            errors: why files cannot be used, where that is known.
-        """
-        self._batches.append((named, errors if any(errors) else []))
-
-    def add_left_out(self, paths: list[str], reasons: list[str]) -> None:
-        """Add images that are no part of the dataset."""
-        columns = [pa.array(paths, pa.string()), pa.array(reasons, pa.string())]
-        self._left.append(pa.record_batch(columns, schema=LEFT_OUT_SCHEMA))
-
-    def add_other(self, path: str) -> None:
-        """Add a file that is no image."""
-        self.other[suffix_of(path) or "no suffix"] += 1
-
-    def scan(self) -> Scan:
-        masks, files, skipped = self._masks(), [], list[pa.RecordBatch]()
-        for named, known in self._batches:
-            errors = known or [None] * named.num_rows
-            if len(masks):
-                is_mask = pc.is_in(named["path"], masks)
-                paths = named["path"].filter(is_mask).to_pylist()
-                self.add_left_out(paths, [IS_MASK] * len(paths))
-                errors = [e for e, mask in zip(errors, is_mask.to_pylist()) if not mask]
-                named = named.filter(pc.invert(is_mask))
-            for row in named.select(["folder_split", "label"]).to_pylist():
-                self.counts[row["folder_split"], row["label"]] += 1
-            errors = self._errors(named, errors)
-            if any(errors):
-                good = pa.array([error is None for error in errors])
-                bad = named["path"].filter(pc.invert(good))
-                columns = [bad, pa.array(filter(None, errors), pa.string())]
-                skipped.append(pa.record_batch(columns, schema=SKIPPED_SCHEMA))
-                named = named.filter(good)
-            files.append(named)
-        return Scan(
-            pa.Table.from_batches(files, self.NAMED),
-            pa.Table.from_batches(skipped, SKIPPED_SCHEMA),
-            pa.Table.from_batches(self._left, LEFT_OUT_SCHEMA),
-            self.other, self.counts, self.warnings,
-        )  # fmt: skip
-
-    def _masks(self) -> pa.Array:
-        """Return the files of the dataset that are masks of other images of it."""
-        table = pa.Table.from_batches([named for named, _ in self._batches], self.NAMED)
-        if table["mask"].null_count == table.num_rows:
-            return pa.array([], pa.string())
-        of_others = pc.not_equal(table["path"], table["mask"])
-        masks = pc.unique(table["mask"].filter(of_others))
-        return pc.unique(table["path"].filter(pc.is_in(table["path"], masks)))
-
-    def _errors(self, named: pa.RecordBatch, errors: list[str | None]) -> list[str | None]:
-        """Return why files cannot be used, as far as can be told without opening them."""
-        empty = pc.equal(named["size"], 0).to_pylist()
-        labels, masks = named["label"].to_pylist(), None
-        if named["mask"].null_count < named.num_rows:
-            masks = named["mask"].to_pylist()
-        errors = list(errors)
-        for number, known in enumerate(errors):
-            if known is not None:
-                continue
-            if empty[number]:
-                errors[number] = "empty file"
-            elif (
-                masks is not None and (mask := masks[number]) is not None and labels[number]
-                and not os.path.exists(os.path.join(self.root, to_os(mask)))
-            ):  # fmt: skip
-                errors[number] = f"its mask {mask} is missing"
-        return errors
-
-
-def _from_pattern(spec: DatasetSpec, root: Path, collected: _Collected) -> None:
+def _from_pattern(spec: DatasetSpec, root: Path, collected: CollectedFiles) -> None:
     """Collect all files below the root; those that match the pattern are the dataset's."""
     layout = _Layout(spec, root)
     walk = Walk(root)
@@ -220,7 +122,7 @@ def _from_pattern(spec: DatasetSpec, root: Path, collected: _Collected) -> None:
 
 
 class _Layout:
-    """Tells by the pattern of a spec which class an image is of, or why it is left out."""
+    """Assigns images to classes by the pattern of a spec, or a reason why they are left out."""
 
     def __init__(self, spec: DatasetSpec, root: Path):
         self.spec, self.root = spec, os.fspath(root)
@@ -234,7 +136,7 @@ class _Layout:
 
     def add(
         self, paths: list[str], statuses: list[tuple], errors: list[str | None],
-        collected: _Collected,
+        collected: CollectedFiles,
     ) -> None:  # fmt: skip
         """Add images to what is collected.
 
@@ -264,9 +166,9 @@ class _Layout:
         columns = [
             pa.array(paths, pa.string()), labels, self._generators(found, labels),
             self._masks(found, labels), self._texts(found, "group"), self._texts(found, "split"),
-            *(pa.array(c, f.type) for c, f in zip(zip(*statuses), list(_Collected.NAMED)[6:])),
+            *(pa.array(c, f.type) for c, f in zip(zip(*statuses), list(CollectedFiles.NAMED)[6:])),
         ]  # fmt: skip
-        collected.add(pa.record_batch(columns, schema=_Collected.NAMED), errors)
+        collected.add(pa.record_batch(columns, schema=CollectedFiles.NAMED), errors)
 
     def _reasons_of(self, paths: list[str], matched: list[bool]) -> list[str | None]:
         """Return why images are left out, None for those that are not."""
@@ -327,7 +229,7 @@ class _Layout:
         return mask
 
 
-def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Collected) -> None:
+def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: CollectedFiles) -> None:
     """Collect the files that the rows of the manifest name; files beside them are not looked at."""
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     file = root / manifest
@@ -373,8 +275,8 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Col
 
 
 def _batch(rows: list[tuple]) -> pa.RecordBatch:
-    columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), _Collected.NAMED)]
-    return pa.record_batch(columns, schema=_Collected.NAMED)
+    columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), CollectedFiles.NAMED)]
+    return pa.record_batch(columns, schema=CollectedFiles.NAMED)
 
 
 def _status(path: str) -> tuple[_Status, str | None]:
@@ -390,7 +292,7 @@ def _status(path: str) -> tuple[_Status, str | None]:
 
 
 def is_mask_of_neighbor(root: str | Path, path: str) -> bool:
-    """Return whether a file is called like a mask of an image beside it: x_mask.png, x.jpg.
+    """Return whether a file is named like a mask of an image next to it: x_mask.png, x.jpg.
 
     Args:
         root: a folder.
@@ -413,7 +315,7 @@ def _name_masks(found: Scan) -> None:
 
 
 def _generator(spec: DatasetSpec, text: str | None) -> str | None:
-    """Return the name of the generator that a text means, or None."""
+    """Return the generator of a text from a path, by the names of the spec; None without a text."""
     if not text:
         return None
     for piece, name in spec.generators.items():

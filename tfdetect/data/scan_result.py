@@ -1,4 +1,4 @@
-"""`Scan`: the files of a dataset, and why some of them are not used."""
+"""`Scan`: the files of a dataset, and the reasons why some of them are not used."""
 
 from collections import Counter
 from dataclasses import dataclass, field

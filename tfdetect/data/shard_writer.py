@@ -1,4 +1,4 @@
-"""Encodes the images of a dataset and writes them as TFRecord shards, one at a time."""
+"""Encode the images of a dataset and write them as TFRecord shards, one at a time."""
 
 import os
 import threading
@@ -55,7 +55,7 @@ class Copies:
 
 
 class ShardRow(TypedDict):
-    """What is known of a written shard: its row in the journal."""
+    """The row of a written shard in the journal."""
 
     shard: str  # name of its file
     records: int

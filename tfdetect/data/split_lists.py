@@ -1,11 +1,11 @@
-"""Reads the lists in which a dataset names the files of its splits."""
+"""Read the lists in which a dataset names the files of its splits."""
 
 from pathlib import Path
 
 import pyarrow as pa
 
 from tfdetect.core.columns import with_columns
-from tfdetect.core.documents import MAX_JSON_BYTES, read_json, read_text
+from tfdetect.core.parsing import MAX_JSON_BYTES, read_json, read_text
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import counted
 from tfdetect.data.scan_result import Scan
@@ -43,7 +43,7 @@ def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
 
 
 def _read_lists(spec: DatasetSpec, root: Path, warnings: list[str]) -> dict[str, str]:
-    """Return the split of each path or group that a list names; lists that lack are warned of."""
+    """Return the split of each path or group that a list names; warn of missing lists."""
     listed: dict[str, str] = {}
     missing = []
     for split, names in spec.split_files.items():

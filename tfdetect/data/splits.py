@@ -1,4 +1,4 @@
-"""Splits a dataset by group through a stable hash, so that no group is in two splits."""
+"""Split a dataset by group through a stable hash, so that no group is in two splits."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ _FEW = {
 
 
 class Carved(IntEnum):
-    """What of a dataset's splits is carved here, because the dataset does not name it."""
+    """The splits of a dataset that are carved here because the dataset does not name them."""
 
     NOTHING = 0
     VALIDATION = 1
@@ -264,7 +264,7 @@ def join_copies(table: pa.Table, carved: dict[str, Carved]) -> tuple[pa.Table, l
 
 
 def components(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return which groups of a union belong together, since they hold identical files.
+    """Return which groups of a union belong together because they contain identical files.
 
     Args:
         table: columns dataset, group and hash.
@@ -302,11 +302,11 @@ def connected(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
 
 
 def group_fraction(dataset: str, group: str) -> float:
-    """Return a number in [0, 1) that depends on the names of the dataset and the group alone."""
+    """Return a number in [0, 1) that depends only on the names of the dataset and the group."""
     digest = hashlib.blake2b(f"{dataset}\n{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def fold_numbers(groups: Iterable[str], folds: int, salt: str) -> np.ndarray:
-    """Return the fold of each group by a hash of its name, int [n]; another salt, other folds."""
+    """Return the fold of each group by a hash of its name and the salt, int [n]."""
     return np.array([int(folds * group_fraction(salt, str(group))) for group in groups])

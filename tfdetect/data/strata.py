@@ -1,4 +1,4 @@
-"""How often each image is drawn: by class, dataset and generator, over the steps of a training."""
+"""Strata of images: how often each class, dataset or generator is drawn over a training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ def open_teacher(experiment: Experiment) -> Run | None:
 
 
 def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
-    """Check that a teacher sees images as it must; return the experiment with its path.
+    """Check that the views of a teacher fit; return the experiment with the path of the teacher.
 
     One that is asked at each step is given the detector's images.
 
@@ -61,7 +61,7 @@ def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
 
 
 def teacher_info(experiment: Experiment) -> Teacher | None:
-    """Return what a run records of the teacher of its training."""
+    """Return the facts about its teacher that a run records."""
     run, distill = open_teacher(experiment), experiment.training.distill
     if run is None:
         return None

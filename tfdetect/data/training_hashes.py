@@ -40,7 +40,7 @@ class TrainingHashes:
 
     @classmethod
     def compute(cls, catalog: "Catalog") -> "TrainingHashes":
-        """Read every image of the train and validation splits; those unreadable are left out."""
+        """Return the hashes of all readable images of the train and validation splits."""
         import pyarrow as pa
 
         splits = [catalog.split(name) for name in ("train", "validation")]
@@ -58,7 +58,7 @@ class TrainingHashes:
 
     @classmethod
     def union(cls, several: "Iterable[TrainingHashes]") -> "TrainingHashes":
-        """Return the images of all; a training image of one is no validation image of another."""
+        """Return the union; training images of one are not validation images of another."""
         table = np.concatenate([each.table for each in several])
         table = table[np.lexsort((table["validation"], table["pixels"], table["bytes"]))]
         first = np.ones(len(table), bool)  # of equal ones, so a training image if there is one

@@ -1,4 +1,4 @@
-"""Adapts a run to images of another kind with few of them: a threshold, or one shift of the logit.
+"""Adapt a run to images of another kind with few of them: a threshold, or one shift of the logit.
 
 Both leave the detector as it is. The first needs authentic images alone, the second some of both
 classes.
@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.probability import logit, moved
+from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
 from tfdetect.core.text import counted
@@ -136,7 +136,7 @@ def with_conformal_threshold(
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
                             shorter_side=_sides(rows),
-                            earlier=_still(run, "shift"))  # fmt: skip
+                            earlier=_adaptation_of_kind(run, "shift"))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
     if band is not None:
@@ -145,10 +145,10 @@ def with_conformal_threshold(
     return with_mask_threshold(run, p, settings, log)
 
 
-def _still(run: Run, kind: Literal["threshold", "shift"]) -> Adaptation | None:
-    """Return the adaptation of a kind that the run has."""
+def _adaptation_of_kind(run: Run, kind: Literal["threshold", "shift"]) -> Adaptation | None:
+    """Return the adaptation of a kind that still has an effect on the run."""
     adapted = run.info.adaptation
-    return adapted and adapted.still(kind)
+    return adapted and adapted.of_kind(kind)
 
 
 def _sides(rows: pa.Table) -> tuple[int, int, int]:
@@ -196,7 +196,7 @@ def is_few(fake: np.ndarray) -> bool:
 def with_shift(
     run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
 ) -> Run:
-    """Return the run with a constant added to its logits; its threshold and band stay.
+    """Return the run with a constant added to its logits; its threshold and band are unchanged.
 
     A threshold that authentic images alone chose moves with the logits, so that the false positive
     rate that it promises stays, unless the settings give another one. A constant whose interval
@@ -229,7 +229,7 @@ def with_shift(
         if settings.method != "shift":
             return _with_own_threshold(run, settings, len(fake))
     losses = log_loss(logits, fake), log_loss(logits + shift, fake)
-    promise = _still(run, "threshold") if settings.threshold is None else None
+    promise = _adaptation_of_kind(run, "threshold") if settings.threshold is None else None
     log(
         f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
         f"after; {'' if promise else 'threshold and '}abstention band stay"
@@ -249,7 +249,7 @@ def with_shift(
     before = _balanced(logits + (0 if is_first else at_prior), fake, run.threshold)
     moves = shift + (at_prior if is_first else 0)
     run = run.with_info(
-        calibration=calibration, prior=prior, adaptation=adaptation, **run.moved_thresholds(moves)
+        calibration=calibration, prior=prior, adaptation=adaptation, **run.shifted_thresholds(moves)
     )
     run = _with_own_threshold(run, settings, len(fake))
     if promise is not None:
@@ -266,7 +266,7 @@ def with_shift(
 
 def _with_moved_threshold(run: Run, promise: Adaptation, by: float, log: console.Log) -> Run:
     """Return the run with its threshold moved as its logits were, and a band that contains it."""
-    threshold = min(moved(run.threshold, by), MAX_THRESHOLD)
+    threshold = min(add_to_logit(run.threshold, by), MAX_THRESHOLD)
     log(
         f"threshold: {run.threshold:.4f} becomes {threshold:.4f}, which the same images reach: it "
         f"was chosen on {promise.dataset} so that at most {promise.false_positive_rate:.1%} of "

@@ -1,4 +1,4 @@
-"""Shows what an augmentation policy does to some images."""
+"""Draw the effect of an augmentation policy on some images."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Calibrates a finished run again: its thresholds, results, report and exports change at once."""
+"""Calibrate a finished run again, and update its thresholds, results, report and exports."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +96,7 @@ def with_tile_pooling(run: Run, pooling: str, dataset: str) -> Experiment:
 
 
 def remeasure_calibrated(run: Run, dataset: str, log: console.Log) -> None:
-    """Bring metrics, report and card of a run in line with a calibration on other images.
+    """Update metrics, report and model card of a run after a calibration on other images.
 
     Args:
         run: the calibrated run, in its staged copy.

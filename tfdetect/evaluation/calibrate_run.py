@@ -1,4 +1,4 @@
-"""Calibrates a run on what it predicted, and chooses its threshold and abstention band."""
+"""Calibrate a run on its predictions, and choose its threshold and abstention band."""
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +99,7 @@ def calibrate_run(
 def _fitted(
     run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
 ) -> Run:
-    """Return the run with the calibration that fits images best, if one does, and its prior."""
+    """Return the run with its prior and with the best calibration on images, if any is chosen."""
     fitted = prior = None
     if settings.method != "none":
         fake, groups = rows["label"].to_numpy() > 0, np.array(rows["group"].to_pylist())
@@ -121,7 +121,7 @@ def _fitted(
 
 
 def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:
-    """Return which images the run was trained or selected on, bool [n]; say that they do not count.
+    """Return which images the run was trained or selected on, bool [n]; log that they are left out.
 
     Raises:
         UserError: it is all of them.

@@ -25,7 +25,7 @@ MIN_IMAGES_ISOTONIC = 1_000  # of each class, from which "auto" tries isotonic r
 
 
 def logit(p: np.ndarray | float, edge: float = EPSILON) -> np.ndarray:
-    """Return the logits of probabilities, which are kept `edge` away from 0 and 1."""
+    """Return the logits of probabilities, which are clipped to be `edge` away from 0 and 1."""
     return exact_logit(np.clip(np.asarray(p, np.float64), edge, 1 - edge))
 
 

@@ -1,4 +1,4 @@
-"""`CalibrationSettings`: how a run is calibrated."""
+"""`CalibrationSettings`: the settings of a calibration."""
 
 import math
 from dataclasses import dataclass

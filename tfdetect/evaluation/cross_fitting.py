@@ -1,4 +1,4 @@
-"""Cross-fitted scores: what an ensemble says of images that its fusion was fitted on.
+"""Cross-fitted scores: those of an ensemble on the images that its fusion was fitted on.
 
 A fusion that was fitted on validation images knows them, the more so the more parameters it has.
 Thresholds, abstention band and calibration chosen on such scores promise too much. So an ensemble
@@ -74,7 +74,7 @@ class CrossFitting:
         return cls(table)
 
     def shifts_of(self, rows: pa.Table) -> np.ndarray:
-        """Return the shift of each row of a catalog, float64 [n]; 0 of images not fitted on."""
+        """Return the shift of each row of a catalog, float64 [n]; 0 if it was not fitted on."""
         if not len(self.table):
             return np.zeros(rows.num_rows)
         keys = _keys(np.array(rows["hash"].to_pylist(), str))

@@ -1,4 +1,4 @@
-"""Which images a detector was made for: size, format and features like the training images'."""
+"""The domain of a detector: images whose size, format and features are like in training."""
 
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ def domain_columns(
         missing: which images could not be read, bool [n].
     """
     unlike = _unlike_sizes(run, shorter_side)
-    if alike := run.alike_formats:
+    if alike := run.in_domain_formats:
         known = [each is None or each in alike for each in formats]
         unlike["format"] = ~np.array(known, bool)
     return _columns(run, unlike, distances, missing)
@@ -88,9 +88,9 @@ def update_domain(
 
 def _unlike_sizes(run: Run, shorter_side: np.ndarray) -> dict[str, np.ndarray]:
     """Return which images have another size than those that the run knows, as `unlike`."""
-    if run.alike_sides is None:
+    if run.in_domain_sides is None:
         return {}
-    low, high = run.alike_sides
+    low, high = run.in_domain_sides
     return {"size": (shorter_side < low) | (shorter_side > high)}
 
 

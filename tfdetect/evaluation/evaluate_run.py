@@ -1,4 +1,4 @@
-"""Evaluates a run: predictions, calibration and metrics."""
+"""Evaluate a run: predictions, calibration and metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ PredictElsewhere = Callable[[Run, Catalog, pa.Table, bool], pa.Table]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found; `run_report.write_evaluation` writes it.
+    """The result of an evaluation; `run_report.write_evaluation` writes it.
 
     Attributes:
         run: the run; after a calibration, with all that it changed. It is not written.
@@ -221,7 +221,7 @@ def write_results(found: Evaluation, output: Path) -> None:
 
 
 def complete(rows: pa.Table, table: pa.Table) -> pa.Table:
-    """Return predictions with what the catalog knows of the images.
+    """Return predictions with columns of the catalog.
 
     Args:
         rows: the rows of the catalog.

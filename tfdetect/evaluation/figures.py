@@ -128,7 +128,7 @@ def thresholds(
     points: dict[str, float],
     band: tuple[float, float],
 ) -> Figure:
-    """Draw what each threshold gives: recall, false positives, precision where few are fake.
+    """Draw recall, false positive rate and precision, with few fakes, over the threshold.
 
     Args:
         fake: bool [n].
@@ -318,7 +318,7 @@ def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
 
 
 def _only_title(axes: Axes, title: str) -> None:
-    """Leave a title above the picture, whose place matplotlib would look for among the ticks."""
+    """Hide the axes but keep the title, which matplotlib would place by the ticks."""
     axes.set_title(title, fontsize=9, y=1)
     axes.set_axis_off()
 

@@ -1,4 +1,4 @@
-"""Fits which features a detector's training images have, and chooses the limit on validation."""
+"""Fit the distance from the features of the training images, and choose its limit on validation."""
 
 import numpy as np
 import pyarrow as pa

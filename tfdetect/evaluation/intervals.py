@@ -1,4 +1,4 @@
-"""Intervals: how far a metric of these images may be from that of all images like them.
+"""Confidence intervals of metrics.
 
 Every interval of a metric is made here, and they follow the same rules: it contains its value; it
 has a width wherever more images could change the value; of one image there is none. Fractions of
@@ -246,7 +246,7 @@ def _resamples(count: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 
 
 def each_row(metrics: Callable[[np.ndarray], dict[str, float]]) -> Weighted[str]:
-    """Return metrics for weights float [..., count] from some for float [count]."""
+    """Return a function of weights float [..., count] from a function of weights float [count]."""
 
     def rows(weights: np.ndarray) -> dict[str, Any]:
         if weights.ndim == 1:

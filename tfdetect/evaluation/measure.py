@@ -1,4 +1,4 @@
-"""Measures a table of predictions: the content of metrics.json for one split."""
+"""Measure a table of predictions: the content of metrics.json for one split."""
 
 from collections import Counter
 from typing import Literal

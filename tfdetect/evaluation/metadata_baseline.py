@@ -1,4 +1,4 @@
-"""How well the labels of a split follow from file format and size alone, without a pixel."""
+"""A baseline without pixels: a classifier that sees only the format and the size of files."""
 
 import numpy as np
 import pyarrow as pa

@@ -95,7 +95,7 @@ def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Weighted[str]
 
 
 def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Weighted[str]:
-    """Prepare the metrics of the order into which scores, float [n], bring the images."""
+    """Prepare the metrics of the ranking of images by their scores, float [n]."""
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
     # The last of each run of equal scores: only there is a threshold possible.
@@ -123,7 +123,7 @@ def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Weighted[str]:
 
 
 def _probability_metrics(fake: np.ndarray, scores: np.ndarray) -> Weighted[str]:
-    """Prepare the metrics that ask whether P(fake), float [n], is a probability."""
+    """Prepare the metrics of how well P(fake), float [n], is calibrated."""
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))
     by_bin = sums_by_bin(scores)

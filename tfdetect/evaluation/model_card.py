@@ -1,9 +1,9 @@
 """The model card of a run, in Markdown."""
 
-from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults, ordered
+from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (

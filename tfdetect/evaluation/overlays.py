@@ -1,4 +1,4 @@
-"""Draws where images were altered, for PNG files and pages."""
+"""Draw the altered regions of images, for PNG files and pages."""
 
 import io
 import math
@@ -31,7 +31,7 @@ MIN_SIDE = 256  # smaller ones are enlarged without smoothing
 
 @dataclass(frozen=True)
 class EvidencePicture:
-    """Regions of an image that a piece of evidence speaks of.
+    """Regions of an image that a piece of evidence is about.
 
     Attributes:
         pixels: the image with these regions marked, uint8 [H, W, 3].
@@ -70,7 +70,7 @@ def evidence_pictures(known: "Evidence", image: np.ndarray) -> list[EvidencePict
 
 
 def for_page(image: np.ndarray) -> Image.Image:
-    """Return an image, uint8 [H, W, 3], as large as pages show it."""
+    """Return an image, uint8 [H, W, 3], reduced to the size at which pages show it."""
     shown = Image.fromarray(image)
     longer = max(shown.size)
     if longer > MAX_SIDE:
@@ -114,7 +114,7 @@ def _grown(region: np.ndarray, by: int) -> np.ndarray:
 
 
 def output_names(paths: list[str]) -> list[str]:
-    """Return a name for what is written about each image.
+    """Return a name for the files that are written about each image.
 
     It is the image's path relative to the folder that holds them all, without the extension unless
     two images differ in that alone. Very long names are cut, so that endings fit.

@@ -1,4 +1,4 @@
-"""Compares detectors on the same images, with paired intervals and tests."""
+"""Compare detectors on the same images, with paired intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -351,7 +351,7 @@ def _star(metric: Interval) -> str:
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:
-    """Return path and hash of each image of a table, by which it is known."""
+    """Return the path and hash of each image of a table, which identify it."""
     return list(zip(table["path"].to_pylist(), table["hash"].to_pylist()))
 
 

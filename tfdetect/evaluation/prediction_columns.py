@@ -1,4 +1,4 @@
-"""The columns of predictions, from what a detector computed of each image. No TensorFlow."""
+"""The columns of predictions, from the outputs of a detector. TensorFlow is not imported."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ class MaskPrediction:
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """What a detector computes of some images of a source.
+    """The outputs of a detector for some images of a source.
 
     Attributes:
         indices: numbers of the images in the source, int64 [b].
@@ -68,7 +68,7 @@ class ScoredBatch:
 
 
 def cpu_batch(run: Run, batch_size: int) -> int:
-    """Return how many images the CPU is given at once, at most `batch_size`.
+    """Return the number of images that the CPU computes at once, at most `batch_size`.
 
     More are not faster there, and Ctrl-C waits for the end of a batch.
     """
@@ -78,7 +78,7 @@ def cpu_batch(run: Run, batch_size: int) -> int:
 
 @contextmanager
 def rows_kept(on_stop: Callable[[Table], None] | None, rows: Callable[[], Table]) -> Iterator[None]:
-    """Hand over the rows so far if a signal, such as Ctrl-C, ends the work within.
+    """Pass on the finished rows if a signal, such as Ctrl-C, ends the work in this context.
 
     Args:
         on_stop: called with them; those of images that were not reached have neither P(fake) nor
@@ -95,7 +95,7 @@ def rows_kept(on_stop: Callable[[Table], None] | None, rows: Callable[[], Table]
 
 
 class PredictionColumns:
-    """Collects what a detector computed of images, and makes a table of it.
+    """Collects the outputs of a detector for images, and makes a table of them.
 
     Args:
         run: says how images are calibrated and classified.
@@ -205,7 +205,7 @@ def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: boo
     """Return the column duplicate_of_train, as far as the run's hashes tell."""
     hashes = TrainingHashes.load(run.path)
     if hashes is None:
-        return Column.unknown(len(missing))
+        return Column.missing_bools(len(missing))
     return Column(hashes.contain(facts.hashes, not own_validation), missing)
 
 
@@ -291,7 +291,7 @@ def _verdict_columns(
 def _shown_columns(
     run: Run, table: "pa.Table", p_fake: np.ndarray, missing: np.ndarray
 ) -> dict[str, Column]:
-    """Return the columns that say which masks are shown; none of predictions without masks.
+    """Return the columns about shown masks; {} for predictions without masks.
 
     Args:
         run: the run with the mask threshold.

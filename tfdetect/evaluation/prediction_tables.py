@@ -25,7 +25,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def check_output(path: Path) -> None:
-    """Fail early where an output file could not be written.
+    """Check that an output file can be written.
 
     Raises:
         UserError: the format is unknown or its package missing, or the directory is missing or
@@ -79,7 +79,7 @@ def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
 
 
 def ranks_of(table: "pa.Table") -> np.ndarray:
-    """Return what ranks the images of predictions, float [n]; nan where one cannot be read.
+    """Return the scores by which images are ranked, float [n]; nan for unreadable images.
 
     These are logits, which do not tie where P(fake) is rounded to 0 or 1; of tables without them,
     as older runs have, P(fake).

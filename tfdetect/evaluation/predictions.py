@@ -1,4 +1,4 @@
-"""Runs a detector over images: one row for each, also for those that cannot be read."""
+"""Predict images with a detector: one row per image, also for those that cannot be read."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -222,7 +222,7 @@ def score_source(
     change: Change | None = None,
     alter: Alter | None = None,
 ) -> Iterator[ScoredBatch]:
-    """Yield what a detector computes of the images that can be read; see `predict_source`."""
+    """Yield the outputs of a detector for the images that can be read; see `predict_source`."""
     if compiled.predicts_masks:
         yield from _score_masks(compiled, source, batch_size, truth, change)
         return

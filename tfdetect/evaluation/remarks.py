@@ -1,4 +1,4 @@
-"""What is to be noted about verdicts on files: later frames, and masks that contradict them."""
+"""Remarks on verdicts: frames that were not read, and masks that contradict the verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -32,7 +32,7 @@ def with_remarks(table: Table, run: Run, files: Sequence[str | bytes], max_pixel
 
 
 def remarks(run: Run, row: Mapping[str, Any]) -> list[str]:
-    """Return what is to be noted about the verdict on an image, in a few words each.
+    """Return the remarks on the verdict on an image, in a few words each.
 
     Args:
         run: that gave the verdict.
@@ -69,7 +69,7 @@ def mask_contradiction(run: Run, row: Mapping[str, Any]) -> Literal["marked", "e
 
 
 def frames_sentence(row: Mapping[str, Any]) -> list[str]:
-    """Return the sentence that only the first frame was classified; none of a file with one."""
+    """Return the sentence that only the first frame was classified; [] if there are no others."""
     if (frames := row.get("frames") or 1) < 2:
         return []
     return [

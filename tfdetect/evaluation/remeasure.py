@@ -1,4 +1,4 @@
-"""Measures a run anew from the predictions that it keeps, without its images."""
+"""Measure a run again from the predictions that it keeps, without its images."""
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,7 @@ def remeasure(run: Run) -> Evaluation:
 
 
 def _as_now(table: pa.Table, run: Run) -> pa.Table:
-    """Return predictions as the run makes them with its present calibration and thresholds.
+    """Return predictions updated to the present calibration and thresholds of the run.
 
     Where the calibration is that of the predictions, their probabilities stay: thresholds are often
     the P(fake) of an image, and rounding must not change its verdict.

@@ -1,4 +1,4 @@
-"""Measures how verdicts hold when images are degraded or attacked."""
+"""Measure how verdicts change when images are degraded or attacked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ def measure_robustness(
     log: console.Log = console.log,
     attacks: Sequence[Attack] = (),
 ) -> RobustnessResult:
-    """Measure a split without and with each degradation and attack; write what was found.
+    """Measure a split without and with each degradation and attack, and write the results.
 
     Args:
         run: the run.

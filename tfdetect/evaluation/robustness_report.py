@@ -1,4 +1,4 @@
-"""Writes the report of a run's robustness: metrics and curves by degradation and attack."""
+"""Write the report of a run's robustness: metrics and curves by degradation and attack."""
 
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -32,7 +32,7 @@ _ATTACKS = (
 
 
 class DegradationResult(TypedDict):
-    """What one degradation or attack leaves of the verdicts."""
+    """The metrics of the verdicts after one degradation or attack."""
 
     metrics: Metrics
     flipped: float  # fraction of changed verdicts
@@ -88,10 +88,10 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
     results = found["degradations"]
     accuracies = {name: numbers(each["metrics"]["accuracy"])[0] for name, each in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
-    change, changes = _called(found)
+    change, changes = change_words(found)
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = html.picture_of(
-        _curves(found),
+        robustness_curves(found),
         f"Accuracy, recall and false positive rate over the strength of each {change}",
         path=folder / f"{result_name(found)}.png",
     )
@@ -126,8 +126,8 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
     )  # fmt: skip
 
 
-def _called(found: RobustnessResult) -> tuple[str, str]:
-    """Return what was done to the images, in the singular and in the plural."""
+def change_words(found: RobustnessResult) -> tuple[str, str]:
+    """Return the words for what was done to the images, in the singular and in the plural."""
     names, attacks = {*found["degradations"]} - {UNDEGRADED}, {*_budgets(found["degradations"])}
     kinds = [kind for kind, some in (("degradation", names - attacks), ("attack", attacks)) if some]
     kinds = kinds or ["degradation"]
@@ -157,7 +157,7 @@ def _rows(found: RobustnessResult) -> tuple[list[str], list[list[str]]]:
         cells = [format_interval(value, 3) for value in result["metrics"].values()]
         rows.append([name, *cells, f"{result['flipped']:.1%}"])
     measured = found["degradations"][UNDEGRADED]["metrics"]
-    return [_called(found)[0], *(titles[key] for key in measured), "changed verdicts"], rows
+    return [change_words(found)[0], *(titles[key] for key in measured), "changed verdicts"], rows
 
 
 def _budgets(results: dict[str, DegradationResult]) -> dict[str, str]:
@@ -178,7 +178,7 @@ def _kind(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _curves(found: RobustnessResult) -> Figure:
+def robustness_curves(found: RobustnessResult) -> Figure:
     """Draw accuracy, recall, false positives and IoU over the strength, one axes for each kind."""
     results = found["degradations"]
     kinds: dict[str, list[str]] = {}

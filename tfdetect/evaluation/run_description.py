@@ -1,4 +1,4 @@
-"""What a run is, in sentences, for reports and model cards."""
+"""Describe a run in sentences, for reports and model cards."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,7 +27,7 @@ def pixel_sizes(run: Run) -> str:
 
 
 def fake_means(run: Run) -> str:
-    """Return what is called fake where the classes of a localizer have other names; "" else."""
+    """Return the meaning of "fake" if the classes of a localizer have other names, else ""."""
     names = [name for name in run.class_names[1:] if name.lower() not in ("fake", "fakes")]
     if not (run.predicts_masks and names):
         return ""
@@ -130,7 +130,7 @@ def chosen_on(run: Run) -> str:
 def band_chosen_on(run: Run) -> str:
     """Return on what the abstention band was chosen, and whether P(fake) moved since then."""
     adapted = run.info.adaptation
-    shifted = adapted is not None and adapted.still("shift") is not None
+    shifted = adapted is not None and adapted.of_kind("shift") is not None
     return chosen_on(run) + (", before a shift moved P(fake)" if shifted else "")
 
 
@@ -178,7 +178,7 @@ def adaptation_sentence(run: Run, names: Mapping[str, str] = MappingProxyType({}
     adapted = run.info.adaptation
     if adapted is None:
         return ""
-    found = [each for each in (adapted.still("shift"), adapted.still("threshold")) if each]
+    found = [each for each in (adapted.of_kind("shift"), adapted.of_kind("threshold")) if each]
     return " ".join(_adaptation_words(each, names) for each in found)
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
+from tfdetect.core.parsing import read_rows
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults
 

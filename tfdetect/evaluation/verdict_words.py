@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from tfdetect.core.probability import logit, moved
+from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdicts import is_fake, is_inconclusive
 
@@ -65,7 +65,7 @@ def _leaning(run: Run, p: float, authentic: bool) -> str:
 
     It is empty where the threshold and the probability lie on different sides.
     """
-    even = moved(p, -logit(run.info.prior or 0.5))
+    even = add_to_logit(p, -logit(run.info.prior or 0.5))
     leans = (even < 0.5) == authentic
     return f" It leans to {'authentic' if authentic else 'fake'}." if leans else ""
 

@@ -19,7 +19,8 @@ from tfdetect.core.text import from_os
 from tfdetect.explanation.examination import views_of_image
 from tfdetect.explanation.pictures import picture, residual_image
 from tfdetect.imaging.read import decode_any, decoding_error
-from tfdetect.models.detector import build_detector, build_front_end, filtered_of
+from tfdetect.models.detector import build_detector, build_front_end
+from tfdetect.models.detector_parts import front_end_output
 from tfdetect.models.saving import load_detector
 
 # What is shown of every image, and how to read it.
@@ -130,12 +131,12 @@ def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
         image: uint8 [H, W, 3], of the size of the run's view.
     """
     detector = load_detector(run)
-    if filtered_of(detector) is None:
+    if front_end_output(detector) is None:
         return None
     experiment = run.experiment()
     keras.utils.set_random_seed(run.info.seed)
     fresh = build_detector(experiment, len(run.class_names))
-    models = [keras.Model(d.inputs[0], filtered_of(d)) for d in (fresh, detector)]
+    models = [keras.Model(d.inputs[0], front_end_output(d)) for d in (fresh, detector)]
     before, after = (np.asarray(m(image[None].astype(np.float32)))[0] for m in models)
     weights = [[(w.path, w.numpy()) for w in m.trainable_weights] for m in models]
     kernels = {

@@ -236,7 +236,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
 def _adapted(run: Run) -> str:
     """Return how the run's own threshold was chosen, where that was on other images."""
     adapted = run.info.adaptation
-    if adapted is None or adapted.still("threshold") is None:
+    if adapted is None or adapted.of_kind("threshold") is None:
         return ""
     names = {
         name: f"The threshold chosen so that {text}" for name, text in wording.THRESHOLDS.items()

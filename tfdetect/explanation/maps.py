@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.explanation.attention import attention
-from tfdetect.models.detector import backbone_of, backbones_of, filtered_of
+from tfdetect.models.detector_parts import backbone_of, front_end_output, named_backbones
 from tfdetect.models.pyramid import with_maps
 
 FRONT_END = "front-end"
@@ -68,7 +68,7 @@ class Explainer:
         self.detector = detector
         self._large = detector.count_params() > LARGE
         self.backbones = [
-            (name, features) for name, backbone, features in backbones_of(detector, members)
+            (name, features) for name, backbone, features in named_backbones(detector, members)
             if not _moves_positions([*detector.layers, *backbone._flatten_layers()])
         ]  # fmt: skip
         outputs = {str(number): features for number, (_, features) in enumerate(self.backbones)}
@@ -358,7 +358,7 @@ def feature_maps(
     Raises:
         UserError: the backbone has no such stage.
     """
-    front = filtered_of(detector)
+    front = front_end_output(detector)
     found = {} if front is None or len(front.shape) != 4 else {FRONT_END: front}
     if stages:
         known = stage_maps(detector)
@@ -372,7 +372,7 @@ def feature_maps(
             )
         found |= {name: known[name] for name in names}
     else:
-        found |= {name: features for name, _, features in backbones_of(detector, members)}
+        found |= {name: features for name, _, features in named_backbones(detector, members)}
     model = keras.Model(detector.inputs[0], list(found.values())) if found else None
 
     def compute(images: np.ndarray) -> dict[str, np.ndarray]:

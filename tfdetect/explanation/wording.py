@@ -1,7 +1,7 @@
 """The sentences of an image's page, in words that need no training in machine learning."""
 
 from tfdetect.core.data_settings import cuts_windows
-from tfdetect.core.probability import logit, moved
+from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
@@ -128,4 +128,4 @@ def mask_sentence(run: Run, found: Examination) -> str:
 
 def probability_at(run: Run, p: float, prior: float) -> float:
     """Return P(fake) where a fraction `prior` of the images is fake."""
-    return moved(p, logit(prior) - logit(run.info.prior or 0.5))
+    return add_to_logit(p, logit(prior) - logit(run.info.prior or 0.5))

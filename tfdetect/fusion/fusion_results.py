@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
-from tfdetect.core.documents import read_object
+from tfdetect.core.parsing import read_object
 from tfdetect.core.run_results import Metrics
 
 FILE = "fusion.json"

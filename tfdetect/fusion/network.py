@@ -14,7 +14,7 @@ from keras import layers, ops
 from tfdetect.core.probability import EPSILON
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
-from tfdetect.models.detector import features_of
+from tfdetect.models.detector_parts import features_of
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import predicts_masks
 from tfdetect.models.saving import load_detector

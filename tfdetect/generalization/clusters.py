@@ -10,10 +10,10 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from tfdetect.core import console
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.html import picture_of
+from tfdetect.core.parsing import read_object
 from tfdetect.evaluation.figures import heat_map
 from tfdetect.generalization.published_tables import Table, read_published
 from tfdetect.generalization.study_results import Cells, ClusterResult

@@ -70,7 +70,7 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
         )
     names: list[str] = []
     few: list[str] = []
-    for name in sorted({str(n) for n in found if n is not None}, key=_natural_order):
+    for name in sorted({str(n) for n in found if n is not None}, key=natural_order):
         fakes = (found == name) & (labels > 0)
         enough = min((fakes & (splits == split)).sum() for split in ("train", "test")) >= _MIN_FAKES
         (names if enough else few).append(name)
@@ -125,7 +125,7 @@ def _divide_sources(
     """
     own = np.array(catalog.table["generator"].to_pylist(), object)
     open_ones = (labels == 0) & (found == None)  # noqa: E711
-    sources = sorted({str(name) for name in own[open_ones] if name}, key=_natural_order)
+    sources = sorted({str(name) for name in own[open_ones] if name}, key=natural_order)
     if len(sources) < 2:
         raise UserError(
             f"--leave-sources-out: the authentic images of {catalog.name} name {len(sources)} "
@@ -136,7 +136,7 @@ def _divide_sources(
         found[open_ones & (own == source)] = names[number % len(names)]
 
 
-def _natural_order(name: str) -> list:
+def natural_order(name: str) -> list:
     """Return a sort key that orders 2 before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.data.catalog import Catalog, check_trainable
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.plan import Plan
 from tfdetect.evaluation.intervals import bootstrap, interval, numbers
 from tfdetect.evaluation.verdicts import is_fake

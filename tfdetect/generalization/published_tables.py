@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
+from tfdetect.core.parsing import read_rows
 
 _PUBLISHED = Path(__file__).parent / "published"
 

@@ -88,7 +88,8 @@ def write_curve(values: CurveResult, folder: Path) -> None:
         write_json(new / "curve.json", values)
         write_text(new / "curve.csv", csv_text(rows, ["size", "part", "error", "low", "high"]))
         picture = html.picture_of(
-            _curve(values), "Test error over the size of the training data; the table below holds "
+            curve_figure(values),
+            "Test error over the size of the training data; the table below holds "
             "the values.", path=new / "figures" / "curve.png",
         )  # fmt: skip
         write_text(new / "report.html", html.render_page(
@@ -120,7 +121,7 @@ def write_curve(values: CurveResult, folder: Path) -> None:
         ))  # fmt: skip
 
 
-def _curve(values: CurveResult) -> Figure:
+def curve_figure(values: CurveResult) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
     points, fit = values["points"], values["fit"]
@@ -216,12 +217,12 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
             ],
             subtitle=f"Dataset {values['dataset']}; the variants differ in their settings alone. "
             f"{values['count']:,} test images.",
-            verdict=_variants_verdict(values),
+            verdict=variants_verdict(values),
             footer="Full data: variants.json in the same directory.",
         ))  # fmt: skip
 
 
-def _variants_verdict(values: VariantsResult) -> html.Verdict:
+def variants_verdict(values: VariantsResult) -> html.Verdict:
     """Return which variant is best, or that no difference from the first one is significant."""
     first, *others = values["variants"]
     differ = [

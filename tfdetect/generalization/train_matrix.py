@@ -10,7 +10,8 @@ from tfdetect.core.open_run import is_finished, open_run, read_run
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
-from tfdetect.data.catalog import Catalog, check_trainable
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
 from tfdetect.generalization.domains import Domains, restrict

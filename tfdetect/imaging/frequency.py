@@ -219,7 +219,7 @@ def _mix(
     max_weight: float, blend: float, change: Callable,
 ) -> tf.Tensor:  # fmt: skip
     """Apply `change(own spectrum, another one's, its weight)` to some images."""
-    partner = _of_same_class(targets, fold_in(seed, 3))
+    partner = another_of_same_class(targets, fold_in(seed, 3))
 
     def mix(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         weight = uniform_for(images, seed, rows, 0.0, max_weight)[:, None, None, None]
@@ -229,8 +229,11 @@ def _mix(
     return change_some(images, seed, probability, mix)
 
 
-def _of_same_class(targets: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Return for each image the row of another of its class, int32 [B]; its own if alone."""
+def another_of_same_class(targets: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return the row of another image of the same class for each image, int32 [B].
+
+    An image that is the only one of its class gets its own row.
+    """
     count, width = targets.shape
     kind = tf.round(targets[:, 0]) if width == 1 else tf.argmax(targets, axis=1)
     kind = tf.cast(kind, tf.float32)

@@ -1,4 +1,4 @@
-"""Matrices of eight-bit codes, each of which stands for two or three neighboring weights."""
+"""Vector-quantized matrices: each eight-bit code stands for two or three neighboring weights."""
 
 from typing import Any, NamedTuple
 

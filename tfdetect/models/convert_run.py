@@ -1,4 +1,4 @@
-"""Converts published PyTorch weights to a run."""
+"""Convert published PyTorch weights to a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import checksum, csv_text, write_text
 from tfdetect.core.open_run import read_run
+from tfdetect.core.parsing import read_rows
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import DatasetInfo, PublishedWeights, RunInfo, View
@@ -80,7 +80,7 @@ def convert_run(
 
 
 def _as_published(experiment: Experiment) -> Experiment:
-    """Return the experiment whose network takes the published weights."""
+    """Return the experiment of the network that the published weights fit."""
     changes: dict[str, Any] = {"weights": "none"}
     if experiment.name == "probe":  # its file contains only the head
         changes = {}
@@ -111,7 +111,7 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
 
     from tfdetect.data.loading import view_dataset
     from tfdetect.data.sources import Files
-    from tfdetect.models.detector import backbone_of
+    from tfdetect.models.detector_parts import backbone_of
     from tfdetect.models.saving import load_detector
 
     detector = load_detector(run)

@@ -1,4 +1,4 @@
-"""Features of images out of a detector, and their distances from training images in the graph."""
+"""Features of images as outputs of a detector, and their distances from training images."""
 
 from typing import Any, NamedTuple, Self
 
@@ -33,7 +33,7 @@ def with_features(detector: keras.Model) -> keras.Model:
 
 
 def _features_in(layer: keras.Layer) -> list[keras.KerasTensor]:
-    """Return the features that a layer of a detector gives, if it is a backbone."""
+    """Return the features that a layer of a detector outputs if it is a backbone, else []."""
     if not isinstance(layer, keras.Model):
         return []
     tensors = layer._inbound_nodes[-1].output_tensors

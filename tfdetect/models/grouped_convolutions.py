@@ -1,4 +1,4 @@
-"""Runs convolutions whose groups have one channel each as depthwise convolutions.
+"""Run convolutions whose groups have one channel each as depthwise convolutions.
 
 Keras compiles every convolution with groups by XLA. ONNX cannot express that, and on a CPU it takes
 many times as long. ConvNeXt has such convolutions.
@@ -25,7 +25,7 @@ def run_groups_as_depthwise(model: keras.Model) -> None:
 
 
 def convolve_depthwise(layer: layers.Conv2D, inputs: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve as a layer does whose groups have one channel each."""
+    """Compute the convolution of a layer whose groups have one channel each."""
     height, width, _, filters = kernel.shape
     kernel = tf.reshape(kernel, [height, width, layer.groups, filters // layer.groups])
     return tf.nn.depthwise_conv2d(inputs, kernel, [1, *layer.strides, 1], layer.padding.upper())

@@ -6,14 +6,14 @@ import keras
 from keras import layers
 
 from tfdetect.core.options import Count
-from tfdetect.models.spectral_front_ends import Standardize
+from tfdetect.models.standardize import Standardize
 from tfdetect.models.tensors import Tensor
 
 
 def _logits(
     x: Tensor, outputs: int, dropout: float, l2: float | None = None, **options: Any
 ) -> Tensor:
-    """Return the last layer of every head, after dropout, if there is any."""
+    """Return the logits: dropout, if there is any, and the last dense layer of every head."""
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     regularizer = None if l2 is None else keras.regularizers.L2(l2)

@@ -70,7 +70,7 @@ def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
 
 
 def shown_masks(masks: tf.Tensor, p_fake: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Return P(altered) of images; `evaluation.verdicts.shown_mask` does so without TensorFlow.
+    """Return P(altered) of images as it is shown; see also `evaluation.verdicts.shown_mask`.
 
     Args:
         masks: P(altered), float32 [B, H, W, 1].
@@ -85,7 +85,7 @@ def shown_masks(masks: tf.Tensor, p_fake: tf.Tensor, threshold: float) -> tf.Ten
 
 
 class Scores(NamedTuple):
-    """What a detector computes of images.
+    """The outputs of a detector for images.
 
     Attributes:
         table: class probabilities before calibration, float32 [B, C].
@@ -140,7 +140,7 @@ def outputs_of_views(model: keras.Model, views: Sequence[tf.Tensor]) -> dict[str
 
 
 def mean_of_windows(values: tf.Tensor, views: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the means [B, F] over each image's windows of outputs from `outputs_of_views`."""
+    """Return the means [B, F] of outputs from `outputs_of_views` over the windows of each image."""
     if len(views) > 1:
         return values
     return tf.reduce_mean(tf.reshape(values, [-1, views[0].shape[1], values.shape[-1]]), axis=1)
@@ -155,7 +155,7 @@ def predict_images(
 
 
 def score_tiles(detector: keras.Model, tiles: tf.Tensor) -> Scores:
-    """Return what a detector computes of images of its size.
+    """Return the scores of images that have the input size of the detector.
 
     Where the verdict follows from the mask (the head top_pixels), the two agree: no pixel of an
     image that is called authentic has P(altered) 0.5.
@@ -209,7 +209,9 @@ def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 
 
 def pool_tiles(tables: tf.Tensor, altered: tf.Tensor, pooling: str) -> tf.Tensor:
-    """Return class probabilities [B, C] of images; `light.numpy_tiles.pool_tiles` for one image.
+    """Return class probabilities [B, C] of images from those of their tiles.
+
+    `light.numpy_tiles.pool_tiles` does the same for one image without TensorFlow.
 
     Args:
         tables: class probabilities of their tiles, float32 [B, tiles, C].
@@ -230,7 +232,7 @@ def pool_tiles(tables: tf.Tensor, altered: tf.Tensor, pooling: str) -> tf.Tensor
 def _score_images_of_views(
     detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 ) -> Scores:
-    """Return the same of an ensemble with several views; its masks are averaged on the image."""
+    """Return the scores of an ensemble with several views; its masks are averaged on the image."""
     parts = [tf.cast(resize(images, view.size, view.policy), tf.float32) for view in views]
     outputs = detector(parts, training=False)
     maps = [

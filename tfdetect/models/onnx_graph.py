@@ -1,4 +1,4 @@
-"""Converts networks to ONNX, with operations that it has and runs fast."""
+"""Convert networks to ONNX, with operations that ONNX has and that run fast."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Starts a detector from the weights of another one, and keeps that one's answers beside it."""
+"""Start a detector from the weights of another one, or add the outputs that distillation needs."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Operations that other formats lack, by operations that every format has."""
+"""Replace operations that some export formats lack by operations that all of them have."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Maps the variables of our detectors to tensors of published PyTorch networks."""
+"""Map the variables of our detectors to tensors of published PyTorch networks."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfdetect.models.detector import backbone_layers, backbone_of
+from tfdetect.models.detector_parts import backbone_layers, backbone_of
 from tfdetect.models.networks.iidnet import LOCAL
 from tfdetect.models.residual_front_ends import Bayar
 

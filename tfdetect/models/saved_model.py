@@ -1,4 +1,4 @@
-"""Exports a run's detector as a SavedModel that needs only TensorFlow, from 2.15 on.
+"""Export a run's detector as a SavedModel that needs only TensorFlow, from 2.15 on.
 
 It has two signatures with stable names:
 
@@ -32,11 +32,12 @@ float32 [B, H, W, 1]; encoded as mask_png_bytes, string [B], gray PNG of each im
 encodes outputs with such a name as base64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.feature_distance import FeatureDistance
@@ -137,7 +138,7 @@ class _Endpoints:
         return _without_undecodable(found, error)
 
     def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Return what the detector sees of images [B, H, W, 3], or of one [H, W, 3]."""
+        """Return the detector's views of images [B, H, W, 3], or of one image [H, W, 3]."""
         return view_parts(images, self._run.views)
 
     def _decode_and_mask(
@@ -331,7 +332,7 @@ class _Domain:
     """The outputs in_domain and domain_reasons; the same rule as `evaluation.domain`."""
 
     def __init__(self, run: Run):
-        self._sides, self._formats = run.alike_sides, run.alike_formats
+        self._sides, self._formats = run.in_domain_sides, run.in_domain_formats
         self._known = run.info.domain
         if self._known is not None:
             self._distance = GraphDistance.of(FeatureDistance.load(run.path, self._known.rest))
@@ -362,3 +363,35 @@ class _Domain:
             longer = tf.where(reasons == "", name, reasons + ", " + name)
             reasons = tf.where(rows, longer, reasons)
         return {"in_domain": reasons == "", "domain_reasons": reasons}
+
+
+def run_signature(
+    folder: Path, signature: str, batches: Sequence[np.ndarray | list[bytes]]
+) -> list[dict[str, np.ndarray]]:
+    """Return the outputs of a signature of a SavedModel for each of some batches.
+
+    The SavedModel is loaded as TensorFlow Serving loads it, and runs on the CPU.
+    `tf.saved_model.load` would build each of its functions in Python, which takes several times as
+    long as writing them.
+
+    Args:
+        folder: the folder of the SavedModel.
+        signature: name of one of its signatures, which has one input.
+        batches: values of that input. Zeros at the end of bytes are kept.
+
+    Returns:
+        The outputs of each batch by name.
+    """
+    # NumPy's own type of bytes would drop zeros at their end.
+    arrays = [
+        np.array(batch, object if isinstance(batch, list) and bytes in map(type, batch) else None)
+        for batch in batches
+    ]
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+    config.graph_options.rewrite_options.disable_meta_optimizer = True  # it runs a few times only
+    with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
+        loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
+        chosen = loaded.signature_def[signature]
+        [inputs] = chosen.inputs.values()
+        outputs = {name: tensor.name for name, tensor in chosen.outputs.items()}
+        return [session.run(outputs, {inputs.name: array}) for array in arrays]

@@ -1,4 +1,4 @@
-"""Writes and reads the Keras file of a detector."""
+"""Write and read the Keras file of a detector."""
 
 import zipfile
 from pathlib import Path
@@ -53,7 +53,7 @@ def load_detector(run: Run) -> keras.Model:
 
 
 def _told(error: BaseException | None) -> UserError | None:
-    """Return what a layer tells the user, such as a missing package; Keras wraps it."""
+    """Return the `UserError` of a layer, such as a missing package, that Keras has wrapped."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error

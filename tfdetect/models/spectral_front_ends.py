@@ -11,6 +11,7 @@ from scipy.fft import dct as _scipy_dct
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import Count
+from tfdetect.models.standardize import Standardize
 from tfdetect.models.tensors import Float32Layer, Tensor
 
 _GRAY = np.array([0.299, 0.587, 0.114], "float32")
@@ -126,37 +127,6 @@ def _transform(x: Tensor, height: int, width: int, inverse: bool = False) -> Ten
     # Products of matrices, because LiteRT and OpenVINO have no einsum of an unknown batch size.
     x = ops.matmul(ops.matmul(rows, ops.transpose(x, (0, 3, 1, 2))), columns.T)
     return ops.transpose(x, (0, 2, 3, 1))
-
-
-@keras.saving.register_keras_serializable("tfdetect")
-class Standardize(Float32Layer):
-    """Standardize each element by a mean and a standard deviation that `learn` computes."""
-
-    def build(self, shape: Any) -> None:
-        def weight(name: str, start: str) -> Tensor:
-            return self.add_weight(name=name, shape=shape[1:], initializer=start, trainable=False)
-
-        self.mean, self.deviation = weight("mean", "zeros"), weight("deviation", "ones")
-
-    def call(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation
-
-    def learn(self, batches: Any) -> None:
-        """Compute mean and standard deviation of batches, arrays [B, ...] (Welford's algorithm)."""
-        count, mean, squares = 0, 0.0, 0.0
-        for batch in batches:
-            batch = np.asarray(batch, np.float64)
-            if not len(batch):
-                continue
-            here = batch.mean(0)
-            squares += ((batch - here) ** 2).sum(0)
-            squares += (here - mean) ** 2 * count * len(batch) / (count + len(batch))
-            mean += (here - mean) * len(batch) / (count + len(batch))
-            count += len(batch)
-        deviation = np.sqrt(squares / count)
-        self.mean.assign(mean)
-        # A constant element has no deviation; it must stay finite.
-        self.deviation.assign(np.where(deviation > 1e-6, deviation, 1.0))
 
 
 @keras.saving.register_keras_serializable("tfdetect")

@@ -1,4 +1,4 @@
-"""What all networks share: the type of tensors in annotations, and a base of layers."""
+"""The type of tensors in annotations, and the base class of layers that compute in float32."""
 
 from typing import Any, TypeAlias
 
@@ -9,7 +9,7 @@ Tensor: TypeAlias = Any
 
 
 class Float32Layer(keras.layers.Layer):
-    """Base of layers that compute in float32 under any precision policy."""
+    """Base class of layers that compute in float32 under any precision policy."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})

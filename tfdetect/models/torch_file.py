@@ -70,7 +70,7 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds tensors alone."""
+    """Unpickles nothing but tensors."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)

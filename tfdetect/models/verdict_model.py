@@ -35,7 +35,7 @@ class KnownDomain(Document):
 
 
 class VerdictSettings(Document):
-    """What turns the outputs of a detector into verdicts.
+    """The settings that turn the outputs of a detector into verdicts.
 
     Attributes:
         views: what the detector sees of an image.
@@ -56,14 +56,14 @@ class VerdictSettings(Document):
 
 
 class Verdicts(NamedTuple):
-    """Settings, and the distance if they have a domain."""
+    """The settings, and the distance from the training images if the settings have a domain."""
 
     settings: VerdictSettings
     distance: GraphDistance | None
 
 
 def verdicts_of(run: Run) -> Verdicts:
-    """Return how a run comes to its verdicts.
+    """Return the settings by which a run comes to its verdicts.
 
     Raises:
         UserError: the run's domain.npy is missing or damaged.

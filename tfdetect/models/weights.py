@@ -1,4 +1,4 @@
-"""Sets a detector's variables to published PyTorch weights."""
+"""Set a detector's variables to published PyTorch weights."""
 
 import re
 from pathlib import Path

@@ -131,14 +131,14 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
         "band": run.abstention_band,
         "domain": domain and domain.model_dump(mode="json", include={"limit", "rest"}),
         "training": {
-            "sides": run.alike_sides,
-            "formats": run.alike_formats or None,
+            "sides": run.in_domain_sides,
+            "formats": run.in_domain_formats or None,
         },
-        "words": _words(run),
+        "words": words_by_probability(run),
     }
 
 
-def _words(run: Run) -> dict[str, Any]:
+def words_by_probability(run: Run) -> dict[str, Any]:
     """Return the words of every verdict, so that the page has no sentences of its own for them.
 
     They depend on the probability in steps: in numbers of images in a hundred where the run is

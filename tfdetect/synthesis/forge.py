@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tfdetect.core import registry
-from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import ModelNotAvailable, UserError, unknown
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.parsing import read_rows
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from tfdetect.core import registry
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
+from tfdetect.core.parsing import read_object
 from tfdetect.core.walk import Walk
 from tfdetect.imaging.pillow import opened
 from tfdetect.synthesis.photos import Photo

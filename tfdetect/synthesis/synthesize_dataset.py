@@ -32,12 +32,12 @@ from PIL import Image
 
 from tfdetect.core import console
 from tfdetect.core.disk import disk_error, remove_leftovers, replacing
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.files import csv_text, write_bytes, write_json, write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.parsing import read_object
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.core.storage import publish
 from tfdetect.core.text import counted

@@ -1,4 +1,4 @@
-"""Computes the features of a frozen backbone once, to train a head on them."""
+"""Compute the features of a frozen backbone once, to train a head on them."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,13 +9,13 @@ import tensorflow as tf
 from tfdetect.data.sampling import permute
 from tfdetect.imaging.draws import Part
 from tfdetect.imaging.graph import traced_as_written
-from tfdetect.models.detector import backbone_of
+from tfdetect.models.detector_parts import backbone_of
 from tfdetect.models.nearest_neighbors import NearestNeighbors
-from tfdetect.models.spectral_front_ends import Standardize
+from tfdetect.models.standardize import Standardize
 
 
 def head_of(detector: keras.Model) -> keras.Model:
-    """Return what follows the backbone: features -> logits, made of the detector's own layers."""
+    """Return the part after the backbone, features -> logits, made of the detector's own layers."""
     return keras.Model(_features(detector), detector.output, name="head")
 
 

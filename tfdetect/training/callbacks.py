@@ -17,7 +17,7 @@ def number(variable: keras.Variable) -> float:
 
 
 class PlainNames(keras.callbacks.Callback):
-    """Gives the label's metrics the same names with a mask, where Keras adds the prefix label_."""
+    """Removes the prefix label_, which Keras adds if there is a mask, from the names of metrics."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is None:
@@ -80,7 +80,7 @@ class StopBelowRate(keras.callbacks.Callback):
 
 
 class Pruner(keras.callbacks.Callback):
-    """Ends the training when a function of the monitored metric says so.
+    """Ends the training when a function of the monitored metric returns true.
 
     Args:
         monitor: the metric.

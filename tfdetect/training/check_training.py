@@ -1,4 +1,4 @@
-"""Checks what a training would refuse later, before an image is read or anything is written."""
+"""Check the settings of a training before an image is read or anything is written."""
 
 import keras
 
@@ -8,8 +8,9 @@ from tfdetect.core.training_settings import Training
 from tfdetect.data.augmentation import check_policy, mixes_targets
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.strata import Replay, strata_of
-from tfdetect.data.training_stream import check_count, training_annotations
-from tfdetect.models.detector import build_detector, check_model, freeze
+from tfdetect.data.training_data import check_count, training_annotations
+from tfdetect.models.detector import build_detector, check_model
+from tfdetect.models.freezing import freeze
 from tfdetect.training.devices import Devices
 from tfdetect.training.losses import losses_of
 from tfdetect.training.trackers import check_trackers
@@ -47,7 +48,7 @@ def check_training(
 
 
 def check_experiment(experiment: Experiment, classes: int) -> None:
-    """Check the settings of a training, whatever it trains on; nothing is built.
+    """Check the settings of a training independently of its data; nothing is built.
 
     Raises:
         UserError: an option is unknown or out of its range, or settings do not fit each other.

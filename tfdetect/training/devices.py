@@ -1,4 +1,4 @@
-"""Configures the devices that train, their memory, and the number of replicas."""
+"""Configure the devices that train, their memory, and the number of replicas."""
 
 import contextlib
 import re
@@ -154,7 +154,7 @@ def configure_devices(
 
 
 def _virtual_devices(count: int) -> Devices:
-    """Return logical CPU devices, which are made if there are not so many yet."""
+    """Return logical CPU devices; missing ones are created."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -217,7 +217,7 @@ def _limit_memory(number: int, device: Any, limit: MemoryLimit | None) -> None:
 
 
 def _joined(cluster: Cluster, gpus: int, text: str) -> Devices:
-    """Return the devices of a cluster, once all workers are there."""
+    """Return the devices of a cluster after all workers have joined."""
     from tfdetect.training.workers import Workers
 
     workers = Workers(cluster)

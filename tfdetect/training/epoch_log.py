@@ -1,4 +1,4 @@
-"""`EpochLog`: what a training shows while it runs."""
+"""`EpochLog`: the messages and the progress bar of a running training."""
 
 import math
 import time
@@ -25,7 +25,7 @@ def format_number(value: float) -> str:
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Logs one line per epoch, and how far the running one has come.
+    """Logs one line per epoch, and the progress within the running epoch.
 
     That is a progress bar in a terminal, elsewhere a line every few minutes.
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,45 +15,24 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import Run
 from tfdetect.core.training_settings import Stage
 from tfdetect.data.teacher import open_teacher
-from tfdetect.data.training_stream import TrainingStream
-from tfdetect.models.cpu_kernels import use_cpu_kernels
-from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
+from tfdetect.models.detector_parts import describe
+from tfdetect.models.freezing import freeze
 from tfdetect.models.low_rank import merge
-from tfdetect.models.parent_detector import start_from, with_answers, with_teacher
+from tfdetect.models.parent_detector import start_from
 from tfdetect.models.saving import load_detector
+from tfdetect.models.standardize import learn_statistics
 from tfdetect.training.cached_features import head_of, on_features
-from tfdetect.training.callbacks import (
-    ImagesPerSecond,
-    PlainNames,
-    StopBelowRate,
-    StopOnNonFinite,
-)
-from tfdetect.training.check_training import check_devices
+from tfdetect.training.callback_list import all_callbacks, callbacks_with_memory
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
+from tfdetect.training.fit_job import FitData, FitJob, prepare_job
 from tfdetect.training.keras_metrics import build_metrics
-from tfdetect.training.losses import losses_of, with_aux_mask, with_distilled
+from tfdetect.training.losses import losses_of
 from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
-from tfdetect.training.state import EndOfTraining, TrainState
+from tfdetect.training.state import TrainState
 from tfdetect.training.tensorboard import ErrorImages, write_projector
 from tfdetect.training.weight_average import AverageWeights
 from tfdetect.training.workers import STEPS_BETWEEN_DECISIONS, prepare_model
-
-
-@dataclass(frozen=True)
-class FitData:
-    """What a training reads.
-
-    Attributes:
-        train: training batches.
-        validation: batches of all validation images.
-        unaugmented: returns batches of training images without augmentation, for front-ends that
-            compute statistics of them.
-    """
-
-    train: TrainingStream
-    validation: tf.data.Dataset
-    unaugmented: Callable[[], tf.data.Dataset]
 
 
 @dataclass(frozen=True)
@@ -75,32 +53,6 @@ class FitResult:
     def stopped_early(self) -> bool:
         """Whether a callback of the caller ended the training."""
         return self.state.ended
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the stages of a training share.
-
-    Attributes:
-        detector: the whole model.
-        trained: the model that is fitted: the detector, or its head on cached features.
-        stream: step -> endless batches from that step on, or this worker's part of each.
-        validation: batches of all validation images, or of this worker's part of them.
-        steps: per epoch.
-    """
-
-    experiment: Experiment
-    classes: int
-    devices: Devices
-    detector: keras.Model
-    trained: keras.Model
-    stream: Callable[[int], tf.data.Dataset]
-    validation: tf.data.Dataset
-    steps: int
-
-    def batches(self, start: int) -> Any:
-        """Return the training batches from a step on, as Keras takes them."""
-        return self.devices.distribute(self.stream(start))
 
 
 def set_seed_and_precision(
@@ -152,40 +104,46 @@ def fit(
             training, whatever stages remain.
         log: called with lines on the progress.
         parent: the run whose detector the training starts from.
-        finish_interrupted: whether a training that Ctrl-C ends returns what it learned.
+        finish_interrupted: whether a training that Ctrl-C ends returns what it has learned; if not,
+            the KeyboardInterrupt is raised.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C ended the training, and it returns nothing then.
+        KeyboardInterrupt: Ctrl-C ended the training; see `finish_interrupted`.
         UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
             that cannot be read.
     """
-    training, shown, workers = experiment.training, experiment.training.tensorboard, devices.workers
+    training, workers = experiment.training, devices.workers
 
     # 1. The detector, the streams, and the state of an interrupted training.
     with devices.scope():
-        old = None if parent is None else _load(parent)
+        parent_model = None if parent is None else _load(parent)
         teacher = None
         if training.distill.weight and training.distill.asked == "each_step":
             run = open_teacher(experiment)
-            teacher = old if run is None else _load(run)
-    job = _prepare(experiment, classes, data, devices, teacher)
-    adapting = _adapting(experiment)
+            teacher = parent_model if run is None else _load(run)
+    job = prepare_job(experiment, classes, data, devices, teacher)
     average = AverageWeights(training.ema, training.accumulate > 1) if training.ema else None
     state = TrainState(
-        folder / "state", monitor_of(training), adapting, training.checkpoint_minutes, average,
-        _decide(devices),
-    )  # fmt: skip
-    job = _resume(job, state, data.unaugmented, log, old, "" if parent is None else parent.name)
-    del old, teacher
+        folder / "state",
+        monitor=monitor_of(training),
+        others=callbacks_with_memory(training),
+        minutes=training.checkpoint_minutes,
+        average=average,
+        decide=_decider(devices),
+    )
+    job = _resume(job, state, data.unaugmented, log, parent_model, parent)
+    del parent_model, teacher
 
     # 2. The callbacks.
-    if shown.images:
-        errors = ErrorImages(job.detector, data.validation, folder / "logs", shown.images, average)
+    if training.tensorboard.images:
+        errors = ErrorImages(
+            job.detector, data.validation, folder / "logs", training.tensorboard.images, average
+        )
         callbacks = [*callbacks, errors]
-    every = _callbacks(experiment, state, adapting, average, callbacks, folder)
+    every = all_callbacks(training, state, average, callbacks, folder)
     if not devices.is_chief:
-        chiefs = keras.callbacks.TensorBoard | ErrorImages
-        every = [each for each in every if not isinstance(each, chiefs)]
+        only_chief = keras.callbacks.TensorBoard | ErrorImages
+        every = [each for each in every if not isinstance(each, only_chief)]
 
     # 3. The stages.
     interrupted = False
@@ -209,64 +167,24 @@ def fit(
     # 4. The weights of the best epoch.
     _load_best(job.trained, state)
     merge(job.detector)
-    if shown.embeddings and devices.is_chief:
+    if training.tensorboard.embeddings and devices.is_chief:
         write_projector(job.detector, data.validation, folder / "logs")
     return FitResult(job.detector, state, interrupted)
 
 
-def _decide(devices: Devices) -> Callable[[int, bool], bool]:
-    """Return who decides what depends on a clock: this process, or the chief for all workers."""
+def _decider(devices: Devices) -> Callable[[int, bool], bool]:
+    """Return the function by which `TrainState` decides whether to write a state.
+
+    Each state is due by the clock. Of several workers, the chief decides for all.
+    """
     workers = devices.workers
     if workers is None:
         return lambda _, flag: flag
     return lambda step, flag: step % STEPS_BETWEEN_DECISIONS == 0 and workers.chief_says(flag)
 
 
-# --- prepare
-
-
-def _prepare(
-    experiment: Experiment,
-    classes: int,
-    data: FitData,
-    devices: Devices,
-    teacher: keras.Model | None,
-) -> _Job:
-    """Build the detector and the streams.
-
-    If it distills, it learns the answers of `teacher` or, without one, those among the data.
-    """
-    training = experiment.training
-    check_devices(training, devices)
-    steps = training.steps_of_epoch(data.train.count)
-    with devices.scope():
-        detector = build_detector(experiment, classes)
-        if devices.replicas > 1:
-            _synchronize(detector)
-        elif not devices.gpus:
-            use_cpu_kernels(detector)
-        trained = detector
-        if training.distill.weight:
-            trained = with_answers(detector) if teacher is None else with_teacher(detector, teacher)
-        if devices.workers:
-            prepare_model(trained)
-    part, validation = devices.part(training.batch_size), data.validation
-    complete = with_aux_mask if "mask_aux" in detector.output else None
-    if teacher is not None:
-        complete = with_distilled
-
-    def stream(start: int) -> tf.data.Dataset:
-        # Features are computed of whole batches; see `_resume`.
-        batches = data.train.batches(start, None if training.cache_features else part)
-        return batches if complete is None else batches.map(complete)
-
-    if complete is not None:
-        validation = validation.map(complete)
-    return _Job(experiment, classes, devices, detector, trained, stream, validation, steps)
-
-
 def _load(run: Run) -> keras.Model:
-    """Load a run's detector; the precision in force is kept."""
+    """Load a run's detector without changing the precision that is set."""
     precision = keras.config.dtype_policy()
     try:
         return load_detector(run)
@@ -274,64 +192,22 @@ def _load(run: Run) -> keras.Model:
         keras.config.set_dtype_policy(precision)
 
 
-def _synchronize(detector: keras.Model) -> None:
-    """Make batch normalization use the moments of the global batch."""
-    for layer in detector._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
-
-
-def _adapting(experiment: Experiment) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that follow the monitored metric and whose memory must be kept."""
-    training, monitor = experiment.training, monitor_of(experiment.training)
-    common = {"monitor": monitor.name, "mode": monitor.direction}
-    found: list[keras.callbacks.Callback] = []
-    if training.schedule.name == "plateau":
-        found.append(keras.callbacks.ReduceLROnPlateau(
-            factor=training.schedule.factor, patience=training.schedule.patience,
-            min_lr=training.schedule.min_lr, min_delta=training.schedule.min_delta, **common,
-        ))  # fmt: skip
-    if training.early_stopping is not None:
-        found.append(keras.callbacks.EarlyStopping(patience=training.early_stopping, **common))
-    return found
-
-
-def _callbacks(
-    experiment: Experiment,
-    state: TrainState,
-    adapting: list[keras.callbacks.Callback],
-    average: AverageWeights | None,
-    own: Sequence[keras.callbacks.Callback],
-    folder: Path,
-) -> list[keras.callbacks.Callback]:
-    """Return all callbacks, in the order in which Keras must call them."""
-    training = experiment.training
-    return [
-        *([average] if average else []),
-        PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
-        *own,
-        EndOfTraining(state),  # after the caller's, before those that end a stage only
-        *adapting, StopBelowRate(training.schedule.stop_below_lr),
-        state,  # last, since it saves what the others did
-        keras.callbacks.TensorBoard(
-            str(folder / "logs"), write_graph=False,
-            histogram_freq=training.tensorboard.histograms,
-        ),
-    ]  # fmt: skip
-
-
 # --- resume
 
 
 def _resume(
-    job: _Job,
+    job: FitJob,
     state: TrainState,
     unaugmented: Callable[[], tf.data.Dataset],
     log: console.Log,
-    old: keras.Model | None,
-    old_name: str,
-) -> _Job:
-    """Read the state of an interrupted training, and compute what precedes the first step."""
+    parent_model: keras.Model | None,
+    parent: Run | None,
+) -> FitJob:
+    """Read the state of an interrupted training, or else prepare the first step.
+
+    A training that begins starts from the parent's weights, or computes the statistics that layers
+    need. Cached features are computed in both cases; the job that is returned trains on them.
+    """
     training = job.experiment.training
     if job.devices.workers:
         job.devices.workers.send_file(state.file)
@@ -339,10 +215,13 @@ def _resume(
     has_begun = bool(state.epoch or state.step)
     if has_begun:
         log(f"resuming after epoch {state.epoch}, step {state.step}")
-    if old is not None:
+    if parent is not None and parent_model is not None:
         if training.cache_features or not has_begun:
-            for layer in start_from(job.detector, old, old_name):
-                log(f"another number of classes than in {old_name}: the layer {layer} starts anew")
+            for layer in start_from(job.detector, parent_model, parent.name):
+                log(
+                    f"another number of classes than in {parent.name}: the layer {layer} "
+                    "starts anew"
+                )
     elif training.cache_features or not has_begun:
         learn_statistics(job.detector, unaugmented, head=not training.cache_features)
     if not training.cache_features:
@@ -365,7 +244,7 @@ def _resume(
 
 
 def _run_stages(
-    job: _Job,
+    job: FitJob,
     state: TrainState,
     average: AverageWeights | None,
     callbacks: list[keras.callbacks.Callback],
@@ -392,14 +271,14 @@ def _run_stages(
             )
 
 
-def _stages(job: _Job) -> Sequence[Stage]:
+def _stages(job: FitJob) -> Sequence[Stage]:
     training = job.experiment.training
     return training.stages or (
         only_stage(training).model_copy(update={"freeze": job.experiment.model.freeze}),
     )
 
 
-def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:
+def _compile(job: FitJob, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:
     """Compile the model for a stage, and restore what an interrupted one left."""
     training, has_mask = job.experiment.training, "mask" in job.detector.output
     losses, weights = losses_of(training, job.classes, list(job.trained.output))
@@ -428,7 +307,7 @@ def _goes_on(stage: Stage, state: TrainState) -> bool:
 
 
 def _run_stage(
-    job: _Job, stage: Stage, state: TrainState, callbacks: list[keras.callbacks.Callback]
+    job: FitJob, stage: Stage, state: TrainState, callbacks: list[keras.callbacks.Callback]
 ) -> None:
     """Train what remains of a stage: the rest of an interrupted epoch, then whole epochs."""
     if state.step:

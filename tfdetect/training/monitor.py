@@ -1,4 +1,4 @@
-"""Which validation metric decides what the best epoch is. No TensorFlow in it."""
+"""The validation metric by which the best epoch is chosen. TensorFlow is not imported."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Monitor:
     title: str = field(kw_only=True)
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Return whether a value is finite and better than the best so far; none: no value yet."""
+        """Return whether a value is finite and better than `best`; None is worse than any."""
         if not math.isfinite(value):
             return False
         if best is None:

@@ -1,4 +1,4 @@
-"""Builds the optimizer and the learning-rate schedule of an experiment."""
+"""Build the optimizer and the learning-rate schedule of an experiment."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def build_optimizer(
 
     Args:
         training: the settings.
-        steps_per_epoch: batches per epoch; schedules count changes of the weights.
+        steps_per_epoch: batches per epoch; schedules count updates of the weights.
         stage: the stage; by default the only one.
     """
     steps_per_epoch //= training.accumulate
@@ -70,14 +70,14 @@ def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage) -> An
 
 @keras.saving.register_keras_serializable("tfdetect")
 class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over changes of the weights, where Keras counts steps; computed once a step.
+    """A schedule over updates of the weights, although Keras counts steps; computed once a step.
 
     Keras asks for the learning rate anew for every weight that decays. A graph that computed it
     each time would take seconds more to trace, and each step longer.
 
     Args:
-        schedule: from the number of changes to the learning rate.
-        accumulate: steps for each change.
+        schedule: from the number of updates to the learning rate.
+        accumulate: number of steps for each update.
     """
 
     def __init__(self, schedule: Any, accumulate: int) -> None:
@@ -102,7 +102,7 @@ class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _by_update(rate: Any, accumulate: int) -> Any:
-    """Return a learning rate that counts changes of the weights; a constant one is unchanged."""
+    """Return a learning rate that counts updates of the weights; a constant one is unchanged."""
     if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate
     return ByUpdate(rate, accumulate)

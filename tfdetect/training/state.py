@@ -41,7 +41,7 @@ class TrainState(keras.callbacks.Callback):
         others: callbacks whose memory is kept, those of `_MEMORY`.
         minutes: between states within an epoch.
         average: moving average of the weights that is saved in their place.
-        decide: called with the step and whether it is time for a state; says whether to write it.
+        decide: called with the step and whether a state is due; returns whether to write it.
 
     Attributes:
         history: logs of the finished epochs.
@@ -168,7 +168,7 @@ class TrainState(keras.callbacks.Callback):
         )
         self._written = time.monotonic()
 
-    def _replace(self, path: Path, name: str, write: Any) -> None:
+    def _replace(self, path: Path, name: str, write: Callable[[Path], object]) -> None:
         """Write a new file, then replace the old one with it.
 
         Raises:
@@ -237,7 +237,7 @@ class TrainState(keras.callbacks.Callback):
 
 
 class EndOfTraining(keras.callbacks.Callback):
-    """Notes that a callback before it ended the training; those after it end a stage only."""
+    """Records that a callback before it ended the training; those after it only end a stage."""
 
     def __init__(self, state: TrainState) -> None:
         super().__init__()

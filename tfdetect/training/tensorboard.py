@@ -1,4 +1,4 @@
-"""Writes what the TensorBoard log of a run shows besides curves: errors as images, and features."""
+"""Write errors as images, and features for the projector, into the TensorBoard log of a run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext

@@ -19,10 +19,10 @@ import numpy as np
 
 import tfdetect
 from tfdetect.core import console
-from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
+from tfdetect.core.parsing import read_object
 from tfdetect.core.run import Run
 from tfdetect.core.text import printable
 from tfdetect.models.saving import load_detector

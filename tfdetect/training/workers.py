@@ -1,4 +1,4 @@
-"""What TensorFlow and Keras need to train one model in several processes."""
+"""Train one model in several processes with TensorFlow and Keras."""
 
 import json
 import os
@@ -194,7 +194,7 @@ def _handle_sigterm_again() -> None:
 
 
 def prepare_model(model: keras.Model) -> None:
-    """Let Keras build a model from the batches that a strategy hands out (keras issue 20585)."""
+    """Let Keras build a model from the batches of a strategy (keras issue 20585)."""
     model._maybe_symbolic_build = types.MethodType(_symbolic_build, model)
 
 

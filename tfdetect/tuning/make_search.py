@@ -6,7 +6,9 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.text import from_os
-from tfdetect.data.catalog import Catalog, check_trainable, fold
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import check_trainable
+from tfdetect.data.folds import fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.search_folder import SearchPlan, SearchSettings
@@ -80,7 +82,7 @@ def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
         UserError: the training of a trial would be refused.
     """
     import_tensorflow()
-    from tfdetect.data.training_stream import check_count
+    from tfdetect.data.training_data import check_count
     from tfdetect.training.check_training import check_experiment, check_training
 
     classes = len(plan.spec.class_names)

@@ -20,12 +20,13 @@ from typing import TypeVar
 from pydantic import Field
 
 from tfdetect.core.choices import Algorithm, Rule
-from tfdetect.core.documents import Document, read_object, read_text, read_yaml, validate
+from tfdetect.core.documents import Document, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import staged, write_text
 from tfdetect.core.load_experiment import override
 from tfdetect.core.locks import locked
+from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os

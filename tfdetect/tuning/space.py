@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tfdetect.core.documents import Document, Name, find, read_yaml, validate
+from tfdetect.core.documents import Document, Name, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
+from tfdetect.core.parsing import read_yaml
+from tfdetect.core.shipped_documents import find_document
 
 # Trials that differ in these values cannot be compared.
 _FIXED = {"name", "data.dataset", "training.monitor"}
@@ -295,7 +297,7 @@ def load_space(name: str) -> Space:
     Raises:
         UserError: no such space, an unknown key (with file and line) or an invalid range.
     """
-    path = find("space", "experiments/spaces", name)
+    path = find_document("space", "experiments/spaces", name)
     return validate(Space, read_yaml(path), str(path), path)
 
 

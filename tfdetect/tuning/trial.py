@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.core.cli import explanation_of, run_command
 from tfdetect.core.errors import RunLockedError, UserError, first_line
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.open_run import open_run
 from tfdetect.core.process import stopped_by
 from tfdetect.core.run import Run
+from tfdetect.core.run_command import explanation_of, run_command
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
@@ -89,7 +89,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
     Raises:
         UserError: the data changed since the search began, or the objective is not defined.
     """
-    from tfdetect.data.catalog import fold
+    from tfdetect.data.folds import fold
     from tfdetect.data.plan import find_data
 
     roots = {name: Path(to_os(root)) for name, root in search.settings.roots.items()}

@@ -136,7 +136,7 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     assert chosen("small", masks=True).name == "localizer_photos"
     with pytest.raises(UserError, match="There is no file or folder"):
         chosen("nothing.jpg")
-    monkeypatch.setattr(shipped_runs, "shipped", lambda folder: tmp_path / folder)
+    monkeypatch.setattr(shipped_runs, "package_folder", lambda folder: tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="installation lacks the detector photo_detector"):
         chosen("large")

@@ -145,7 +145,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(layer, options, masks, m
 
 
 def test_a_layer_must_be_named():
-    with pytest.raises(UserError, match="keras_cv: the parameter 'layer' is missing"):
+    with pytest.raises(UserError, match="keras_cv: the option 'layer' is missing"):
         check_policy((Augmentation(name="keras_cv"),), SIZE)
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import OPTIONS, fit_small
+from keras import layers
 from pydantic import Field
 
 from tfdetect.core import plugins, register, registry
@@ -199,15 +201,256 @@ def test_names_are_registered_once(registries):
             register.register_backbone(name)(lambda shape, weights: None)
 
 
-@pytest.mark.parametrize("kind", [TypeError, ValueError])
-def test_a_fault_of_a_builder_is_no_mistake_of_the_user(kind, registries):
-    @register.register_backbone("faulty")
-    def faulty(shape, weights, width: int = 3):
-        raise kind("a bug")
+def test_a_fault_of_the_package_is_no_fault_of_a_plug_in(monkeypatch, registries):
+    def faulty(shape, weights, **options):
+        raise ValueError("a bug")
 
-    experiment = load_experiment("demo", ["model.backbone=faulty"])
-    with pytest.raises(kind, match="a bug"):
+    monkeypatch.setitem(
+        registry.BACKBONES._entries, "small_resnet", registry.BACKBONES.entry_type(faulty)
+    )
+    with pytest.raises(ValueError, match="a bug"):
+        build_detector(load_experiment("demo", ["model.options={}"]), 2)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("import keras\nx = 1 +\n", r"SyntaxError: invalid syntax \(.*parts\.py, line 2\)"),
+    ("x = 1\n\n\nraise ValueError('broken')\n", r"ValueError: broken \(.*parts\.py, line 4\)"),
+    ("def load():\n    return {}['k']\nload()\n", r"KeyError: 'k' \(.*parts\.py, line 2, in load"),
+    ("import no_such_thing.at_all\n", r"imports 'no_such_thing', which is not .*py, line 1"),
+    ("from keras import no_such\n", r"ImportError: cannot import name 'no_such'.*py, line 1"),
+    ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(.*parts\.py, line 2\)"),
+    ("import tfdetect\n@tfdetect.register_head\ndef mine(x):\n    pass\n", "a name is text"),
+])  # fmt: skip
+def test_a_plug_in_that_cannot_be_imported_is_named(text, said, tmp_path, monkeypatch, registries):
+    """As a file and as a module; what it raised is the cause, and nothing of it stays."""
+    (tmp_path / "outside_parts.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for source in (str(tmp_path / "outside_parts.py"), "outside_parts"):
+        with pytest.raises(UserError, match=said) as raised:
+            load_experiment("demo", [f"plugins=[{source}]"])
+        if "name is text" not in said:
+            assert f"The plug-in {source!r}" in str(raised.value)
+            assert raised.value.__cause__ is not None
+        assert not plugins.is_loaded(source)
+
+
+def test_an_entry_point_that_cannot_be_imported_is_named(tmp_path, monkeypatch, registries):
+    info = tmp_path / "outside_heads-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-heads\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[tfdetect.heads]\nlost = outside_heads:lost\nfew = outside_heads:few\n"
+    )
+    (tmp_path / "outside_heads.py").write_text("def few(features):\n    return features\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="'lost', which the package outside-heads offers.*Attrib"):
+        registry.HEADS.load("lost")
+    with pytest.raises(
+        UserError, match="function few, .*outside_heads.py, line 1.*takes .features"
+    ):
+        registry.HEADS.load("few")
+
+
+@pytest.mark.parametrize("kind", [
+    "backbone", "front_end", "head", "mask_head", "loss", "augmentation",
+])  # fmt: skip
+def test_functions_take_the_arguments_of_their_kind(kind, registries):
+    """And the contract that a message states is that of the decorator's documentation."""
+    decorator = getattr(register, f"register_{kind}")
+    known = {
+        "backbone": registry.BACKBONES, "front_end": registry.FRONT_ENDS, "head": registry.HEADS,
+        "mask_head": registry.MASK_HEADS, "loss": registry.LOSSES,
+        "augmentation": registry.AUGMENTATIONS,
+    }[kind]  # fmt: skip
+    assert decorator.__doc__.splitlines()[0].split(": ", 1)[1] == f"{known.contract.text}."
+    with pytest.raises(UserError) as raised:
+        decorator("few")(lambda *, width=3: None)
+    assert "takes (width=3). It is called with (" in str(raised.value)
+    assert f"{known.kind} is {known.contract.text}." in str(raised.value)
+    assert __file__ in str(raised.value) and "few" not in known
+
+
+def pooled(features, outputs):
+    return layers.Dense(outputs)(layers.GlobalMaxPooling2D()(features))
+
+
+def convolution(shape, filters=4):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, layers.Conv2D(filters, 3, 2, padding="same")(inputs))
+
+
+class Unbuilt(keras.Model):
+    def call(self, x):
+        return x
+
+
+class Failing(layers.Layer):
+    def call(self, x):
+        raise ValueError("of a layer")
+
+
+RETURNED = {
+    "backbone": [
+        (lambda shape, weights: None, "returned None"),
+        (lambda shape, weights: Unbuilt(), "returned <Unbuilt.* functional keras.Model"),
+        (lambda shape, weights: convolution((8, 8, 3)), r"from float32 \[B, 8, 8, 3\] to"),
+        (lambda shape, weights: keras.Sequential(), "returned <Sequential.* functional"),
+        (lambda shape, weights: keras.Model(x := keras.Input(shape), layers.Flatten()(x)),
+         r"to float32 \[B, 3072\]. It must .*\[B, h, w, c\]"),
+        (lambda shape, weights: keras.Model(x := keras.Input(shape), [x, x]), "to 2 tensors"),
+        (lambda shape, weights: convolution(shape, -1), "raised ValueError.*test_plugins.py, line"),
+        (lambda shape, weights, *, width: None, "'width' is missing, which has no default"),
+    ],
+    "front_end": [
+        (lambda images: None, r"returned NoneType None. It must return float32 \[B, 32, 32, c\]"),
+        (lambda images: images[:, ::2, ::2], r"float32 \[B, 16, 16, 3\].*\[B, 32, 32, c\]"),
+        (lambda images: images[..., 0], r"returned float32 \[B, 32, 32\]"),
+        (lambda images: keras.ops.cast(images, "int32"), r"returned int32 \[B, 32, 32, 3\]"),
+        (lambda images: Failing()(images), "raised ValueError: of a layer .*in call"),
+    ],
+    "head": [
+        (lambda features, outputs, dropout, l2: features, r"returned float32 \[B, .*\[B, 1\] here"),
+        (lambda features, outputs, dropout, l2: pooled(features, 2), r"returned float32 \[B, 2\]"),
+        (lambda features, outputs, dropout, l2: [pooled(features, outputs)], "returned list"),
+        (lambda features, outputs, dropout, l2: 1 / 0, "raised ZeroDivisionError: division by z"),
+    ],
+    "mask_head": [
+        (lambda image, features, maps: image, r"float32 \[B, 32, 32, 3\].*return {\"mask\""),
+        (lambda image, features, maps: {"masks": image[..., :1]}, r"returned {'masks': float32"),
+        (lambda image, features, maps: {"mask": image[:, ::2, ::2, :1]}, r"\[B, 16, 16, 1\]}"),
+        (lambda image, features, maps: {"mask": image}, r"{'mask': float32 \[B, 32, 32, 3\]}"),
+        (lambda image, features, maps: maps[99], "raised IndexError"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, n) for kind, cases in RETURNED.items() for n in range(len(cases))]
+)
+def test_parts_of_a_detector_that_return_the_wrong_thing_are_named(kind, number, registries):
+    function, said = RETURNED[kind][number]
+    getattr(register, f"register_{kind}")("wrong")(function)
+    chosen = [f"model.{kind}=wrong", "data.image_size=32"]
+    with pytest.raises(UserError, match=said) as raised:
+        build_detector(load_experiment("demo", chosen), 2)
+    if "missing" not in said:
+        assert f"{kind.replace('front_end', 'front-end').replace('_', ' ')} 'wrong'" in str(
+            raised.value
+        )
+    if "raised" in said:
+        assert "TFDETECT_TRACEBACK=1" in str(raised.value)
+        assert type(raised.value.__cause__).__name__ in str(raised.value)
+
+
+def test_a_front_ends_sides_are_those_that_it_says(registries):
+    def halved(side, options):
+        return side / 2
+
+    register.register_front_end("wrong", output_side=halved)(lambda images: images[:, ::2, ::2])
+    experiment = load_experiment("demo", ["model.front_end=wrong", "data.image_size=32"])
+    with pytest.raises(UserError, match=r"\[B, 16\.0, 16\.0, c\]"):
         build_detector(experiment, 2)
+    register.register_front_end("failing", output_side=lambda side: side)(lambda images: images)
+    with pytest.raises(UserError, match="front-end 'failing' .*raised TypeError.*2 were given"):
+        load_experiment("demo", ["model.front_end=failing"])
+
+
+class Broken(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return y_pred.no_such_method()
+
+
+class Several(keras.losses.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return y_pred
+
+
+@pytest.mark.parametrize(("build", "said"), [
+    (lambda classes, label_smoothing: None, "loss 'wrong' .*returned None.*keras.losses.Loss"),
+    (lambda classes, label_smoothing: keras.losses.Loss, "returned <class"),
+    (lambda classes, label_smoothing: 1 / 0, "raised ZeroDivisionError"),
+    (lambda n, smoothing: Broken(), r"raised AttributeError.*no_such_method.*in call\)"),
+    (lambda n, smoothing: Several(), r"returned a loss that returns float32 \[B?2?, 1\]"),
+    (lambda n, smoothing, *, gamma: Several(), "loss_options: the option 'gamma' is missing"),
+])  # fmt: skip
+def test_losses_that_are_none_are_named(build, said, registries):
+    from tfdetect.training.losses import losses_of, try_loss
+
+    register.register_loss("wrong")(build)
+    training = load_experiment("demo", ["training.loss=wrong"]).training
+    with pytest.raises(UserError, match=said):
+        try_loss(training, 2, losses_of(training, 2, ["label"])[0]["label"])
+
+
+def one_pixel_less(images, seed):
+    if tf.reduce_any(images > 0):  # Python, which AutoGraph translates
+        images = images[:, 1:]
+    return images
+
+
+def undefined(images, seed):
+    if tf.reduce_any(images > 0):
+        images = tf.no_such_function(images)
+    return images
+
+
+@pytest.mark.parametrize(("function", "with_masks", "said"), [
+    (lambda images, seed: None, False, "returned NoneType None"),
+    (lambda images, seed: images[:, 1:], False, r"uint8 \[4, 7, 8, 3\].*images uint8 \[4, 8, 8, 3"),
+    (one_pixel_less, False, r"returned uint8 \[4, 7, 8, 3\]"),
+    (lambda images, seed: images[1:], False, r"returned uint8 \[3, 8, 8, 3\]"),
+    (lambda images, seed: tf.cast(images, tf.float32), False, r"returned float32 \[4, 8, 8, 3\]"),
+    (lambda images, seed: (images, images), False, r"uint8 \[4, 8, 8, 3\], uint8 \[4, 8, 8, 3\]"),
+    (lambda images, seed, masks: images, True, r"masks uint8 \[4, 8, 8, 1\] here"),
+    (lambda images, seed, masks: (images, images), True, r"masks uint8 \[4, 8, 8, 1\] here"),
+    (lambda images, seed, targets: images, False, r"targets float32 \[4, 1\] here"),
+    (undefined, False, r"raised AttributeError.*no_such_function.*py, line \d+, in undefined\)"),
+    (lambda images, seed: tf.gather(images, [9, 1, 2, 3]), False, "raised InvalidArgumentError"),
+    (lambda x, rng, share: x, False, "data.augment, wrong: the option 'share' is missing"),
+])  # fmt: skip
+def test_augmentations_that_return_the_wrong_thing_are_named(
+    function, with_masks, said, registries
+):
+    from tfdetect.data.augmentation import check_policy, try_policy
+
+    register.register_augmentation("wrong")(function)
+    policy = load_experiment("demo", ["data.augment=[wrong]"]).data.augment
+    with pytest.raises(UserError, match=said):
+        policy = check_policy(policy, (8, 8), with_masks)
+        try_policy(policy, (8, 8), (8, 8), 4, 2, with_masks)
+
+
+def test_augmentations_that_take_a_size_return_it(registries):
+    from tfdetect.data.augmentation import check_policy, try_policy
+
+    @register.register_augmentation("smaller")
+    def smaller(x, rng, size, masks):
+        return [x[:, : size[0], : size[1]], None if masks is None else masks[:, :6, :6]]
+
+    policy = load_experiment("demo", ["data.augment=[smaller]"]).data.augment
+    for with_masks in (False, True):
+        checked = check_policy(policy, (6, 6), with_masks)
+        try_policy(checked, (8, 8), (6, 6), 4, 2, with_masks)
+
+
+def test_a_command_shows_the_traceback_of_a_plug_in_if_asked(
+    tmp_path, monkeypatch, capsys, registries
+):
+    from tfdetect.core.run_command import run_command
+
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("def f():\n    raise ValueError('broken')\n\n\nf()\n")
+
+    def command(argv):
+        plugins.load_plugin(plugin)
+
+    for variable, shown in (("0", False), ("1", True)):
+        monkeypatch.setenv("TFDETECT_TRACEBACK", variable)
+        assert run_command(command, []) == 2
+        said = capsys.readouterr().err
+        assert "line 2, in f). Correct it. TFDETECT_TRACEBACK=1" in said
+        assert ("Traceback (most recent call last)" in said) == shown
+        assert ("direct cause" in said) == shown
 
 
 def test_a_loss_of_the_users_own_is_what_is_trained(folder_dataset, tmp_path, registries):

@@ -8,6 +8,24 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.plugin_faults import check_signature, importing
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the functions of one kind take and return.
+
+    Attributes:
+        text: arguments and result in one line, as the decorator's documentation has it.
+        arguments: names of the arguments that are given by position; others are options.
+    """
+
+    text: str = ""
+    arguments: tuple[str, ...] = ()
+
+    def rule(self, kind: str) -> str:
+        """Return the sentence that says what a function of a kind is."""
+        return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind} is {self.text}."
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,7 @@ class Registry(Mapping[str, E], Generic[E]):
         entries: the built-in ones.
         entry_type: class of the entries.
         group: entry-point group in which installed packages offer more; none for no such group.
+        contract: what its functions take and return; none for those that no plug-in registers.
     """
 
     def __init__(
@@ -110,8 +129,10 @@ class Registry(Mapping[str, E], Generic[E]):
         entries: dict[str, E],
         entry_type: type[E],
         group: str | None = None,
+        contract: Contract = Contract(),
     ):
         self.kind, self.entry_type, self.group = kind, entry_type, group
+        self.contract = contract
         self._entries = dict(entries)
         self._built_in = frozenset(entries)
         self._offered: dict[str, EntryPoint] | None = None
@@ -121,8 +142,11 @@ class Registry(Mapping[str, E], Generic[E]):
             offered = self._found().get(name)
             if offered is None:
                 raise KeyError(name)
-            target = offered.load()  # importing it may register it, with its facts
+            what = f"The {self.kind} {name!r}, which {_package_of(offered)} offers as "
+            with importing(f"{what}{offered.value!r},", offered.module):
+                target = offered.load()  # importing it may register it, with its facts
             if name not in self._entries:
+                check_signature(self, name, target)
                 self._entries[name] = self.entry_type(target)
         return self._entries[name]
 
@@ -140,6 +164,10 @@ class Registry(Mapping[str, E], Generic[E]):
     def built_in(self) -> frozenset[str]:
         """Names that come with the package."""
         return self._built_in
+
+    def is_plugin(self, name: str) -> bool:
+        """Return whether a name does not come with the package."""
+        return name not in self._built_in
 
     def _found(self) -> dict[str, EntryPoint]:
         if self._offered is None:
@@ -171,8 +199,10 @@ class Registry(Mapping[str, E], Generic[E]):
         The same function may be registered again, for example when a notebook cell is run twice.
 
         Raises:
-            UserError: the name is taken.
+            UserError: the name is taken, or the function cannot take the arguments of its kind.
         """
+        if callable(entry.target):
+            check_signature(self, name, entry.target)
         known = self._entries.get(name)
         if known is not None and (name in self._built_in or not _is_same(known, entry)):
             raise UserError(
@@ -180,6 +210,10 @@ class Registry(Mapping[str, E], Generic[E]):
                 "Choose another name."
             )
         self._entries[name] = entry
+
+
+def _package_of(offered: EntryPoint) -> str:
+    return f"the package {offered.dist.name}" if offered.dist else "an installed package"
 
 
 def _is_same(one: Entry, other: Entry) -> bool:

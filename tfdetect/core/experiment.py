@@ -8,6 +8,7 @@ from tfdetect.core import plugins, registry
 from tfdetect.core.data_settings import Data, cuts_windows
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.model_settings import Freeze, Model
+from tfdetect.core.plugin_faults import calling
 from tfdetect.core.training_settings import Training
 
 
@@ -125,7 +126,8 @@ class Experiment(Document):
             side = size
             if self.model.front_end != "pixels":
                 front_end = registry.FRONT_ENDS[self.model.front_end]
-                side = front_end.output_side(size, self.model.front_end_options)
+                with calling(registry.FRONT_ENDS, self.model.front_end, front_end.output_side):
+                    side = front_end.output_side(size, self.model.front_end_options)
                 if type(side) is not int:  # of an option that `check_options` will refuse
                     continue
             if side < smallest or side % multiple:

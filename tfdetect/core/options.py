@@ -91,6 +91,24 @@ def check_options(
     return checked
 
 
+def check_required(
+    function: Callable, options: Mapping[str, Any], where: str, given: Collection[str] = ()
+) -> None:
+    """Check that the options that a function has no default for are there.
+
+    Args:
+        function, options, where, given: as `check_options` takes them.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        required = named and parameter.default is parameter.empty and name not in given
+        if required and name not in options:
+            raise UserError(f"{where}: the option {name!r} is missing, which has no default.")
+
+
 def _check_order(name: str, values: Mapping[str, Any], where: str) -> None:
     """Check that a value min_x is not above max_x, if there are both."""
     highest = name.replace("min_", "max_", 1)

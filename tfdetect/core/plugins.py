@@ -32,6 +32,7 @@ from pydantic import AfterValidator
 
 from tfdetect.core.entries import Registry
 from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.plugin_faults import importing
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.text import user_path
 
@@ -48,7 +49,7 @@ def load_plugin(source: str | os.PathLike[str]) -> str:
         The absolute path, or the module's name.
 
     Raises:
-        UserError: there is no such file or module.
+        UserError: there is no such file or module, or it cannot be imported.
     """
     identity = _identity(os.fspath(source))
     if not is_loaded(identity):
@@ -132,15 +133,16 @@ def _module_name(path: Path) -> str:
 def _import(identity: str) -> ModuleType:
     import_tensorflow()  # quietly, and with the backend that is needed: a plug-in imports Keras
     if not identity.endswith(".py"):
-        try:
-            return importlib.import_module(identity)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{identity}.".startswith(f"{error.name}."):
-                raise  # of something that the plug-in imports
-            raise UserError(
-                f"There is no plug-in module {identity!r}. Name an importable module, or a file "
-                "that ends in .py."
-            ) from error
+        with importing(f"The plug-in {identity!r}", identity):
+            try:
+                return importlib.import_module(identity)
+            except ModuleNotFoundError as error:
+                if error.name is None or not f"{identity}.".startswith(f"{error.name}."):
+                    raise  # of something that the plug-in imports
+                raise UserError(
+                    f"There is no plug-in module {identity!r}. Name an importable module, or a "
+                    "file that ends in .py."
+                ) from error
     name = _module_name(Path(identity))
     spec = importlib.util.spec_from_file_location(name, identity)
     if spec is None or spec.loader is None:
@@ -148,7 +150,8 @@ def _import(identity: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with importing(f"The plug-in {identity!r}", name):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

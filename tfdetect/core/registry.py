@@ -9,7 +9,14 @@ the package, write one function and one entry here. To add one from outside the 
 from functools import partial
 from typing import Any, TypeVar
 
-from tfdetect.core.entries import AugmentationEntry, BackboneEntry, Entry, FrontEndEntry, Registry
+from tfdetect.core.entries import (
+    AugmentationEntry,
+    BackboneEntry,
+    Contract,
+    Entry,
+    FrontEndEntry,
+    Registry,
+)
 
 E = TypeVar("E", bound=Entry)
 
@@ -41,6 +48,10 @@ FRONT_ENDS = Registry(
     },
     FrontEndEntry,
     "tfdetect.front_ends",
+    contract=Contract(
+        "(images [B, H, W, 3] in 0..255, **options) -> float32 [B, h, w, c]",
+        ("images",),
+    ),
 )
 
 
@@ -181,9 +192,12 @@ BACKBONES = Registry(
     },
     BackboneEntry,
     "tfdetect.backbones",
+    contract=Contract(
+        "(shape, weights, **options) -> keras.Model from images to features",
+        ("shape", "weights"),
+    ),
 )  # fmt: skip
 
-# (features [B, h, w, c], outputs, dropout, l2, **options) -> logits float32 [B, outputs].
 HEADS = Registry(
     "head",
     {
@@ -195,9 +209,12 @@ HEADS = Registry(
     },
     Entry,
     group="tfdetect.heads",
+    contract=Contract(
+        "(features, outputs, dropout, l2, **options) -> logits [B, outputs]",
+        ("features", "outputs", "dropout", "l2"),
+    ),
 )
 
-# (image, features, maps, **options) -> {"mask": logits float32 [B, H, W, 1]}.
 MASK_HEADS = Registry(
     "mask head",
     {
@@ -209,17 +226,23 @@ MASK_HEADS = Registry(
     },
     Entry,
     group="tfdetect.mask_heads",
+    contract=Contract(
+        '(image, features, maps, **options) -> {"mask": logits [B, H, W, 1]}',
+        ("image", "features", "maps"),
+    ),
 )
 
-# (classes, label_smoothing, **options) -> keras.losses.Loss of logits.
 LOSSES = Registry(
     "loss",
     {"cross_entropy": Entry("tfdetect.training.losses:cross_entropy")},
     Entry,
     group="tfdetect.losses",
+    contract=Contract(
+        "(classes, label_smoothing, **options) -> keras.losses.Loss of logits",
+        ("classes", "label_smoothing"),
+    ),
 )
 
-# (images uint8 [B, h, w, 3], seed, **options) -> images; see `tfdetect.data.augmentation`.
 _by_image = partial(AugmentationEntry, by_image=True)
 AUGMENTATIONS = Registry(
     "augmentation",
@@ -250,6 +273,10 @@ AUGMENTATIONS = Registry(
     },
     AugmentationEntry,
     group="tfdetect.augmentations",
+    contract=Contract(
+        "(images uint8 [B, h, w, 3], seed, **options) -> images",
+        ("images", "seed"),
+    ),
 )
 
 MASKS = Registry(

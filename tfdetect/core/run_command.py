@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import NothingToDo, UserError, first_line
 from tfdetect.core.packages import missing_package
+from tfdetect.core.plugin_faults import shows_traceback
 from tfdetect.core.process import Terminated, command_process, stopped_by
 
 EXIT_ERROR = 2  # a mistake that the user can fix
@@ -43,6 +45,8 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         if (asked := stopped_by(error)) is not None:
             return _stopped(asked)
         if (message := explanation_of(error)) is not None:
+            if shows_traceback():
+                traceback.print_exception(error)
             return _failed(message)
         raise
 

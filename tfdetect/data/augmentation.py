@@ -10,10 +10,11 @@ import tensorflow as tf
 from tfdetect.core import registry
 from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.errors import UserError
-from tfdetect.core.options import check_options
+from tfdetect.core.options import check_options, check_required
+from tfdetect.core.plugin_faults import calling, shape_text, wrong_result
 
-# Arguments that the pipeline gives to an augmentation; all others are its parameters.
-_FROM_PIPELINE = ("images", "seed", "size", "targets", "masks")
+# Arguments that the pipeline gives to an augmentation by name, if it has them.
+_BY_NAME = ("size", "targets", "masks")
 
 
 def augment(
@@ -50,9 +51,12 @@ def augment(
         given = {name: value for name, value in offered.items() if name in accepted}
         step_seed = tf.random.experimental.stateless_fold_in([seed, number], position)
         apply = partial(function, **step.params)
-        if not function.__module__.startswith("tfdetect."):
+        if registry.AUGMENTATIONS.is_plugin(step.name):
             apply = tf.function(apply)  # translates Python's `if` and `for` over tensors
-        result = apply(images, step_seed, **given)
+        with calling(registry.AUGMENTATIONS, step.name):
+            result = apply(images, step_seed, **given)
+        if registry.AUGMENTATIONS.is_plugin(step.name):
+            result = _checked_result(step.name, result, images, given)
         images, *rest = result if isinstance(result, tuple) else (result,)
         if "targets" in accepted:
             targets, *rest = rest
@@ -96,15 +100,87 @@ def check_policy(
                 f"{where}: this augmentation mixes images, but cannot mix their masks. Remove "
                 "it from data.augment, or train without model.mask_head."
             )
-        params = check_options(function, step.params, where, given=_FROM_PIPELINE)
-        for name, parameter in parameters.items():
-            required = parameter.default is parameter.empty and name not in _FROM_PIPELINE
-            if required and name not in params:
-                raise UserError(f"{where}: the parameter {name!r} is missing.")
+        given = [*list(parameters)[:2], *_BY_NAME]
+        params = check_options(function, step.params, where, given)
+        check_required(function, params, where, given)
         if check := getattr(function, "check", None):
             check(params, size, with_masks, classes)
         checked.append(step.model_copy(update={"params": params}))
     return tuple(checked)
+
+
+def try_policy(
+    policy: tuple[Augmentation, ...],
+    load_size: tuple[int, int],
+    size: tuple[int, int],
+    batch_size: int,
+    classes: int,
+    with_masks: bool,
+) -> None:
+    """Apply a policy with a plug-in to one batch, so that its errors are named before the training.
+
+    Args:
+        policy: the steps, as `check_policy` returns them.
+        load_size: (height, width) of the images as they are loaded, in pixels.
+        size: (height, width) of the result, in pixels.
+        batch_size: number of images in a batch.
+        classes: number of classes.
+        with_masks: whether the images have masks.
+
+    Raises:
+        UserError: a step of a plug-in raises an error or returns what it must not.
+    """
+    if not any(registry.AUGMENTATIONS.is_plugin(step.name) for step in policy):
+        return
+    images = tf.random.stateless_uniform(
+        [batch_size, *load_size, 3], [0, 0], maxval=256, dtype=tf.int32
+    )
+    masks = tf.zeros([batch_size, *load_size, 1], tf.uint8) if with_masks else None
+    targets = tf.zeros([batch_size, 1 if classes == 2 else classes])
+    position = tf.constant(0, tf.int64)
+    augment(tf.cast(images, tf.uint8), policy, size, 0, position, targets, masks)
+
+
+def _checked_result(
+    name: str, result: Any, images: tf.Tensor, given: dict[str, Any]
+) -> tuple[tf.Tensor, ...]:
+    """Return what a plug-in returned, after a check that it is what it got, changed.
+
+    Args:
+        name: the name of the augmentation.
+        result: what its function returned.
+        images: the images that it got, uint8 [B, h, w, 3].
+        given: what else it got, by name.
+
+    Raises:
+        UserError: it has another number, shape or type; where TensorFlow knows a shape only when
+            it runs, an error of TensorFlow follows then.
+    """
+    count, sides = images.shape[0], given.get("size", images.shape[1:3])
+    wanted = {"images": (tf.uint8, [count, *sides, 3])}
+    if given.get("targets") is not None:
+        wanted["targets"] = (given["targets"].dtype, [count, *given["targets"].shape[1:]])
+    if given.get("masks") is not None:
+        wanted["masks"] = (given["masks"].dtype, [count, *sides, 1])
+    parts = result if isinstance(result, tuple | list) else (result,)
+    names = ["images", *(key for key in ("targets", "masks") if key in given)]
+    expected = ", ".join(
+        f"{key} {wanted[key][0].name} {wanted[key][1]}" if key in wanted else f"{key} None"
+        for key in names
+    )
+    fits = len(parts) == len(names)
+    for key, part in zip(names, parts):
+        if key in wanted:
+            dtype, shape = wanted[key]
+            fits &= tf.is_tensor(part) and part.dtype == dtype
+            fits = fits and part.shape.is_compatible_with(shape)
+    if not fits:
+        received = ", ".join(map(shape_text, parts)) or "nothing"
+        raise wrong_result(registry.AUGMENTATIONS, name, received, expected)
+    return tuple(
+        tf.ensure_shape(part, wanted[key][1]) if key in wanted else None
+        for key, part in zip(names, parts)
+    )
 
 
 def mixes_targets(policy: tuple[Augmentation, ...]) -> bool:

@@ -11,7 +11,7 @@ from tfdetect.core.data_settings import Data, cuts_windows
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_info import View
 from tfdetect.core.training_settings import Curriculum
-from tfdetect.data.augmentation import changes_each_image_alone, check_policy
+from tfdetect.data.augmentation import changes_each_image_alone, check_policy, try_policy
 from tfdetect.data.batch_finisher import BatchFinisher
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.examples import Annotations, Examples, annotations_of, examples_of
@@ -145,6 +145,7 @@ def stream_of(
     """
     policy = check_policy(data.augment, data.image_size, examples.masks is not None, classes)
     view = View.of(data).model_copy(update={"size": _load_size(examples, data)})
+    try_policy(policy, view.size, data.image_size, batch_size, classes, examples.masks is not None)
     decoded, unreadable = None, dict[str, str]()
     if _is_cached(examples, data, view):
         examples, decoded, unreadable = _into_memory(examples, view)

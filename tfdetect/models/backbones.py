@@ -11,7 +11,8 @@ import numpy as np
 
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError, first_line, nearest, shortened
-from tfdetect.core.options import check_options
+from tfdetect.core.options import check_options, check_required
+from tfdetect.core.plugin_faults import calling, shape_text, wrong_result
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def build_backbone(
     """
     function, checked = check_backbone(name, weights, options or {})
     try:
-        made = function(shape, weights, **checked)
+        with calling(registry.BACKBONES, name):
+            made = function(shape, weights, **checked)
     except UserError:
         raise
     except Exception as error:
@@ -58,13 +60,42 @@ def build_backbone(
             f"{first_line(error)[:200]}"
         ) from error
     found = made if isinstance(made, Backbone) else Backbone(made)
-    features = getattr(found.model, "output", None)
-    if not isinstance(found.model, keras.Model) or not isinstance(features, keras.KerasTensor):
-        raise UserError(
-            f"The backbone {name!r} returned {shortened(made)}. Its function returns a keras.Model "
-            "from images [B, height, width, channels] to one tensor of features."
-        )
+    if registry.BACKBONES.is_plugin(name):
+        _check_network(name, found.model, shape)
     return found
+
+
+def _check_network(name: str, model: Any, shape: tuple[int, int, int]) -> None:
+    """Check that what a plug-in returned reads images of a shape and returns a feature map.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = (
+        f"a functional keras.Model from images [B, {', '.join(map(str, shape))}] to one tensor of "
+        "features [B, h, w, c]"
+    )
+    try:
+        inputs, features = model.input, model.output
+    except (AttributeError, ValueError):  # no model, or one that is not built of layers
+        raise wrong_result(registry.BACKBONES, name, shortened(model), wanted) from None
+    fits = isinstance(inputs, keras.KerasTensor) and isinstance(features, keras.KerasTensor)
+    if fits:
+        sides = inputs.shape[1:]
+        fits = len(sides) == 3 and all(a in (None, b) for a, b in zip(sides, shape))
+        fits = fits and len(features.shape) == 4 and features.shape[-1] is not None
+    if not fits:
+        received = f"a model from {_structure(inputs)} to {_structure(features)}"
+        raise wrong_result(registry.BACKBONES, name, received, wanted)
+
+
+def _structure(tensors: Any) -> str:
+    """Return the shapes of a tensor or of several."""
+    if isinstance(tensors, dict):
+        tensors = list(tensors.values())
+    if not isinstance(tensors, list | tuple):
+        return shape_text(tensors)
+    return f"{len(tensors)} tensors, {' and '.join(map(shape_text, tensors))}"
 
 
 def check_backbone(
@@ -83,7 +114,10 @@ def check_backbone(
         raise no_such_weights(name, weights, presets)
     function = registry.BACKBONES.load(name)
     given = [*list(inspect.signature(function).parameters)[:2], *_fixed(function)]
-    return function, check_options(function, options, "model.options", given)
+    checked = check_options(function, options, "model.options", given)
+    if registry.BACKBONES.is_plugin(name):
+        check_required(function, checked, "model.options", given)
+    return function, checked
 
 
 def no_such_weights(name: str, weights: str, presets: Collection[str]) -> UserError:

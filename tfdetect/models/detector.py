@@ -12,7 +12,8 @@ from tfdetect.core.entries import Registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.model_settings import Model
-from tfdetect.core.options import check_options
+from tfdetect.core.options import check_options, check_required
+from tfdetect.core.plugin_faults import calling, shape_text, wrong_result
 from tfdetect.core.shipped_runs import run_folder
 from tfdetect.core.storage import fetched
 from tfdetect.core.text import user_path
@@ -72,12 +73,17 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
             registry.MASK_HEADS, model.mask_head, "model.mask_options", model.mask_options,
             x, features, maps,
         )  # fmt: skip
+        if registry.MASK_HEADS.is_plugin(model.mask_head):
+            _check_masks(model.mask_head, outputs, x)
         if model.head == "top_pixels":
             mask["mask"] = outputs["mask"]
+    count = 1 if classes == 2 else classes
     logits = _call(
         registry.HEADS, model.head, "model.head_options", model.head_options,
-        features, 1 if classes == 2 else classes, model.dropout, model.l2, **mask,
+        features, count, model.dropout, model.l2, **mask,
     )  # fmt: skip
+    if registry.HEADS.is_plugin(model.head) and not _is_tensor(logits, (None, count)):
+        raise wrong_result(registry.HEADS, model.head, shape_text(logits), f"float32 [B, {count}]")
     detector = keras.Model(
         images, {"label": logits, **outputs}, name=experiment.name.replace("/", "_")
     )
@@ -103,12 +109,62 @@ def build_front_end(model: Model, images: keras.KerasTensor) -> keras.KerasTenso
         registry.FRONT_ENDS, model.front_end, "model.front_end_options", model.front_end_options,
         images,
     )  # fmt: skip
+    if registry.FRONT_ENDS.is_plugin(model.front_end):
+        _check_filtered(model, images, filtered)
     if model.with_pixels and filtered.shape[1:3] != images.shape[1:3]:
         raise UserError(
             f"model.with_pixels: the front-end {model.front_end} changes the image's size from "
             f"{images.shape[1]} x {images.shape[2]} to {filtered.shape[1]} x {filtered.shape[2]}."
         )
     return filtered
+
+
+def _is_tensor(value: Any, shape: tuple) -> bool:
+    """Return whether a value is a symbolic tensor of floats of a shape."""
+    return (
+        isinstance(value, keras.KerasTensor)
+        and tuple(value.shape) == shape
+        and keras.backend.is_float_dtype(value.dtype)
+    )
+
+
+def _check_filtered(model: Model, images: keras.KerasTensor, filtered: Any) -> None:
+    """Check what a front-end returned for images.
+
+    Raises:
+        UserError: it is no tensor [B, h, w, c], or not of the sides that `output_side` says.
+    """
+    name, side_of = model.front_end, registry.FRONT_ENDS[model.front_end].output_side
+    with calling(registry.FRONT_ENDS, name, side_of):
+        sides = [side_of(side, model.front_end_options) for side in images.shape[1:3]]
+    channels = filtered.shape[-1] if isinstance(filtered, keras.KerasTensor) else None
+    fits = channels is not None and all(type(side) is int for side in sides)
+    if not fits or not _is_tensor(filtered, (None, *sides, channels)):
+        wanted = f"float32 [B, {sides[0]}, {sides[1]}, c] (these sides are of its output_side)"
+        raise wrong_result(registry.FRONT_ENDS, name, shape_text(filtered), wanted)
+
+
+def _check_masks(name: str, outputs: Any, image: keras.KerasTensor) -> None:
+    """Check what a mask head returned for what it reads.
+
+    Raises:
+        UserError: it is not "mask", and perhaps "mask_aux", of the size of the image.
+    """
+    shape = (*image.shape[:3], 1)
+    if isinstance(outputs, dict) and outputs:
+        received = ", ".join(f"{key!r}: {shape_text(x)}" for key, x in outputs.items())
+        received = f"{{{received}}}"
+    else:
+        received = shape_text(outputs)
+    if (
+        not isinstance(outputs, dict)
+        or not {"mask"} <= set(outputs) <= {"mask", "mask_aux"}
+        or not all(_is_tensor(x, shape) for x in outputs.values())
+    ):
+        wanted = f'{{"mask": float32 [B, {shape[1]}, {shape[2]}, 1]}}'
+        raise wrong_result(
+            registry.MASK_HEADS, name, received, f'{wanted}, with "mask_aux" beside it or without,'
+        )
 
 
 def _scale(
@@ -159,7 +215,8 @@ def _call(
         more: keyword arguments that are not options.
     """
     function, checked = _checked(known, name, key, options, len(arguments), more)
-    return function(*arguments, **more, **checked)
+    with calling(known, name):
+        return function(*arguments, **more, **checked)
 
 
 def _checked(
@@ -175,7 +232,9 @@ def _checked(
     """
     function = known.load(name)
     given = {*list(inspect.signature(function).parameters)[:positional], *more}
-    return function, check_options(function, options, key, given)
+    checked = check_options(function, options, key, given)
+    check_required(function, checked, key, given)
+    return function, checked
 
 
 def check_model(model: Model) -> None:

@@ -26,7 +26,7 @@ from tfdetect.training.callback_list import all_callbacks, callbacks_with_memory
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
 from tfdetect.training.fit_job import FitData, FitJob, prepare_job
 from tfdetect.training.keras_metrics import build_metrics
-from tfdetect.training.losses import losses_of
+from tfdetect.training.losses import losses_of, try_loss
 from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
@@ -282,6 +282,7 @@ def _compile(job: FitJob, stage: Stage, state: TrainState, average: AverageWeigh
     """Compile the model for a stage, and restore what an interrupted one left."""
     training, has_mask = job.experiment.training, "mask" in job.detector.output
     losses, weights = losses_of(training, job.classes, list(job.trained.output))
+    try_loss(training, job.classes, losses["label"])
     with job.devices.scope():
         freeze(job.detector, stage.freeze)
         job.trained.compile(

@@ -1,10 +1,14 @@
 """Builds the losses of the label and of the mask."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
 from tfdetect.core import registry
-from tfdetect.core.options import check_options
+from tfdetect.core.errors import shortened
+from tfdetect.core.options import check_options, check_required
+from tfdetect.core.plugin_faults import calling, shape_text, wrong_result
 from tfdetect.core.training_settings import Training
 from tfdetect.data.targets import ANSWERS
 from tfdetect.imaging.graph import traced_as_written
@@ -24,13 +28,12 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
 
     Returns:
         Losses and their weights in the sum, by output.
+
+    Raises:
+        UserError: an option of the label's loss is refused, or a plug-in builds no loss.
     """
     settings = training.mask_loss
-    build = registry.LOSSES.load(training.loss)
-    options = check_options(
-        build, training.loss_options, "training.loss_options", ("classes", "label_smoothing")
-    )
-    losses = {"label": build(classes, training.label_smoothing, **options)}
+    losses = {"label": _label_loss(training, classes)}
     if outputs == ["label"]:
         return losses, {"label": 1.0}
     if ANSWERS in outputs:
@@ -40,6 +43,39 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
     weights = {"label": settings.label_weight, "mask": settings.mask_weight,
                "mask_aux": AUX_WEIGHT * settings.mask_weight}  # fmt: skip
     return losses, {name: weights[name] for name in losses}
+
+
+def _label_loss(training: Training, classes: int) -> keras.losses.Loss:
+    build, key = registry.LOSSES.load(training.loss), "training.loss_options"
+    given = list(inspect.signature(build).parameters)[:2]
+    options = check_options(build, training.loss_options, key, given)
+    check_required(build, options, key, given)
+    with calling(registry.LOSSES, training.loss):
+        loss = build(classes, training.label_smoothing, **options)
+    if not isinstance(loss, keras.losses.Loss):
+        raise wrong_result(registry.LOSSES, training.loss, shortened(loss), "a keras.losses.Loss")
+    return loss
+
+
+def try_loss(training: Training, classes: int, loss: keras.losses.Loss) -> None:
+    """Call the loss of a plug-in once, so that its errors are named before the training begins.
+
+    Args:
+        training: its `loss` is used.
+        classes: number of classes.
+        loss: the loss of the label, as `losses_of` builds it.
+
+    Raises:
+        UserError: it raises an error, or returns no scalar.
+    """
+    if not registry.LOSSES.is_plugin(training.loss):
+        return
+    logits = tf.zeros([2, 1 if classes == 2 else classes])
+    with calling(registry.LOSSES, training.loss, type(loss).call):
+        found = loss(tf.constant([[0.0], [1.0]]), logits)
+    if getattr(found, "shape", None) != ():
+        received = f"a loss that returns {shape_text(found)}"
+        raise wrong_result(registry.LOSSES, training.loss, received, "one that returns a scalar")
 
 
 @traced_as_written

@@ -87,6 +87,24 @@ def test_illegal_input_sizes_name_the_nearest(backbone, size, message):
         load_experiment("demo", [f"model.backbone={backbone}", f"data.image_size={size}"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{window_size: 2}", "nearest legal sizes are 64 and 128"),
+        ("{patch_size: 8, depths: [1, 1]}", "nearest legal size is 112"),
+        ("{window_size: 2, depths: [1]}", None),
+        ("{window_size: wide}", None),  # what the network takes is checked when it is built
+    ],
+)
+def test_sizes_that_depend_on_options(options, message):
+    overrides = ["model.backbone=swin_t", "data.image_size=104", f"model.options={options}"]
+    if message is None:
+        assert load_experiment("demo", overrides).data.image_size == (104, 104)
+        return
+    with pytest.raises(UserError, match=message):
+        load_experiment("demo", overrides)
+
+
 def test_another_backbone_drops_the_options_of_the_first():
     assert load_experiment("demo").model.options
     assert load_experiment("demo", ["model.backbone=densenet121"]).model.options == {}

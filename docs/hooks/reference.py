@@ -439,8 +439,8 @@ def facts(registered: Entry) -> str:
     """Return what a registry entry says of the image sizes that it accepts."""
     if not isinstance(registered, BackboneEntry):
         return ""
-    text = f"at least {registered.min_size} px"
-    return text + (f", multiple of {registered.multiple}" if registered.multiple > 1 else "")
+    smallest, multiple = registered.sides({})
+    return f"at least {smallest} px" + (f", multiple of {multiple}" if multiple > 1 else "")
 
 
 def function_facts(where: str) -> tuple[str, str]:

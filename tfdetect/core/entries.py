@@ -67,7 +67,8 @@ class BackboneEntry(Entry):
 
     Attributes:
         min_size: smallest side of an image in pixels.
-        multiple: each side must be divisible by this.
+        multiple: each side must be divisible by this; a function of `model.options` where it
+            depends on them.
         scale: factor on pixels in 0..255, one number or one per channel.
         offset: summand after scaling, one number or one per channel.
         presets: names of the pretrained weights, such as "imagenet"; "none" is always allowed.
@@ -75,10 +76,19 @@ class BackboneEntry(Entry):
     """
 
     min_size: int = 1
-    multiple: int = 1
+    multiple: int | Callable[[Mapping[str, Any]], int] = 1
     scale: float | tuple[float, ...] = 1 / 127.5
     offset: float | tuple[float, ...] = -1.0
     presets: tuple[str, ...] | None = None
+
+    def sides(self, options: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the smallest side of an image in pixels, and what each side must be divisible by.
+
+        Args:
+            options: as `model.options` has them.
+        """
+        multiple = self.multiple if isinstance(self.multiple, int) else self.multiple(options)
+        return -(-self.min_size // multiple) * multiple, multiple
 
 
 def same_side(side: int, options: Mapping[str, Any]) -> int:

@@ -121,7 +121,7 @@ class Experiment(Document):
     @model_validator(mode="after")
     def _legal_size(self):
         backbone = registry.BACKBONES[self.model.backbone]
-        smallest, multiple = backbone.min_size, backbone.multiple
+        smallest, multiple = backbone.sides(self.model.options)
         for size in self.data.image_size:
             side = size
             if self.model.front_end != "pixels":

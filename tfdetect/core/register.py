@@ -25,7 +25,7 @@ def register_backbone(
     name: str,
     *,
     min_size: int = 1,
-    multiple: int = 1,
+    multiple: int | Callable[[Mapping[str, Any]], int] = 1,
     scale: float | tuple[float, ...] = 1 / 127.5,
     offset: float | tuple[float, ...] = -1.0,
     presets: tuple[str, ...] | None = None,
@@ -38,7 +38,8 @@ def register_backbone(
     Args:
         name: what experiments call it, as `model.backbone`.
         min_size: smallest side of an image in pixels.
-        multiple: each side must be divisible by this.
+        multiple: each side must be divisible by this; a function of `model.options` where it
+            depends on them.
         scale: factor on pixels, one number or one per channel.
         offset: what is added after scaling, one number or one per channel.
         presets: names of pretrained weights that `model.weights` may have beside "none"; () if

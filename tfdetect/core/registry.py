@@ -6,6 +6,7 @@ the package, write one function and one entry here. To add one from outside the 
 `tfdetect.core.register` and `tfdetect.core.plugins`.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -74,8 +75,9 @@ def _application(network: str, min_size: int = 32, **scaling: Any) -> BackboneEn
 
 
 def _hub(
-    network: str, preset: str | None, layout: dict[str, Any], min_size: int = 32, multiple: int = 1,
-    features: str = "map", name: str | None = None, scaling: dict[str, Any] = _IMAGENET,
+    network: str, preset: str | None, layout: dict[str, Any], min_size: int = 32,
+    multiple: int | Callable[[Mapping[str, Any]], int] = 1, features: str = "map",
+    name: str | None = None, scaling: dict[str, Any] = _IMAGENET,
 ) -> BackboneEntry:  # fmt: skip
     """Return a backbone class of keras-hub; see `tfdetect.models.backbones.keras_hub_backbone`."""
     arguments = {
@@ -101,7 +103,20 @@ def _swin(size: str, width: int, depths: list[int], heads: list[int], drop: floa
         "drop_path": drop,
     }  # fmt: skip
     preset = f"swin_{size}_patch4_window7_224"
-    return _hub("SwinTransformerBackbone", preset, layout, 224, 224, "grid", f"swin_{size[0]}")
+    return _hub("SwinTransformerBackbone", preset, layout, 1, _swin_side, "grid", f"swin_{size[0]}")
+
+
+def _swin_side(options: Mapping[str, Any]) -> int:
+    """Return the side that Swin divides into patches, and after the last halving into windows.
+
+    As published it is 224 pixels: patches of 4, three halvings and windows of 7.
+    """
+    window, patch, stages = (
+        options.get("window_size", 7), options.get("patch_size", 4), options.get("depths", [0] * 4)
+    )  # fmt: skip
+    if not (type(window) is type(patch) is int and min(window, patch) > 0):
+        return 1  # the network refuses them, and says why
+    return patch * window * 2 ** (len(stages) - 1)
 
 
 def _deit(size: str, width: int, heads: int) -> BackboneEntry:

@@ -3,13 +3,15 @@
     python benchmarks/input_peers.py --peers PEERS/bin/python --data cifake/train --side 32
     python benchmarks/input_peers.py --peers PEERS/bin/python --data photographs --side 224
 
-PEERS is a virtual environment with `pip install torch torchvision grain pillow simplejpeg`. Every
-loader gives batches of 64 float images forever, in random order, with as many workers as cores.
+PEERS is a virtual environment with `pip install torch torchvision grain pillow simplejpeg
+nvidia-dali-cuda120`; DALI needs no GPU here. Every loader gives batches of 64 float images forever,
+in random order, with as many workers as cores.
 
     files, shards   ours: `train` from files, and from what `tfdetect prepare` writes
     torchvision     PyTorch's DataLoader and torchvision's transforms v2 on tensors
     keras           image_dataset_from_directory, prefetched; Keras's augmentation layers
     grain           Grain with Pillow, in worker processes
+    dali            NVIDIA DALI on the CPU: reader, decoder, resizing, warp
     limit           libjpeg-turbo alone (simplejpeg): decodes the same bytes from memory in
                     threads; nothing is read, resized or batched
 
@@ -30,7 +32,7 @@ from timing import Results, compare, cores, describe, machine, serve, versions
 
 BATCH = 64
 ROTATION, SHIFT, SHEAR, ZOOM = 20, 0.1, 0.2, 0.2  # degrees, fraction, degrees, fraction
-PEERS = ("torchvision", "keras", "grain", "limit")
+PEERS = ("torchvision", "keras", "grain", "dali", "limit")
 
 
 def main():
@@ -50,7 +52,8 @@ def main():
     if args.worker:
         name, task, side, folder = args.worker
         worker = {"files": ours, "shards": ours, "torchvision": torchvision_worker,
-                  "keras": keras_worker, "grain": grain_worker, "limit": limit}[name]  # fmt: skip
+                  "keras": keras_worker, "grain": grain_worker, "dali": dali_worker,
+                  "limit": limit}[name]  # fmt: skip
         return serve(*worker(name, task, int(side), Path(folder)), settle=1)
     if not args.peers or not args.data:
         parser.error("--peers and --data are needed")
@@ -67,8 +70,8 @@ def main():
             if case in results.cases:
                 continue
             commands = {
-                name: [args.peers if name in ("torchvision", "grain", "limit") else sys.executable,
-                       __file__, "--worker", name, task, str(args.side), folder]
+                name: [sys.executable if name in (source, "keras") else args.peers, __file__,
+                       "--worker", name, task, str(args.side), folder]
                 for name in (source, *args.against)
             }  # fmt: skip
             found = compare(commands, "load", rounds=args.rounds, seconds=args.seconds)
@@ -185,6 +188,46 @@ def grain_worker(name, task, side, folder):
     data = data.batch(BATCH, drop_remainder=True).to_iter_dataset()
     data = data.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=cores()))
     return versions("grain", "pillow"), taken_from(iter(data))
+
+
+def dali_worker(name, task, side, folder):
+    from nvidia.dali import fn, pipeline_def, types
+
+    paths = sorted(folder.rglob("*.jpg"))
+
+    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None, seed=0)
+    def pipeline():
+        data, labels = fn.readers.file(
+            files=[str(path) for path in paths], random_shuffle=True,
+            labels=[int(path.parent.name == "fake") for path in paths],
+        )  # fmt: skip
+        images = fn.decoders.image(data, output_type=types.RGB)
+        images = fn.resize(images, size=(side, side), antialias=True)
+        if task == "augmented":
+
+            def uniform(low, high, count):
+                return fn.random.uniform(range=(low, high), shape=(count,))
+
+            middle = (side / 2, side / 2)
+            flip = fn.stack(2.0 * fn.random.coin_flip() - 1, types.Constant(1.0))
+            steps = [
+                fn.transforms.scale(scale=uniform(1 - ZOOM, 1 + ZOOM, 2) * flip, center=middle),
+                fn.transforms.shear(angles=uniform(-SHEAR, SHEAR, 2), center=middle),
+                fn.transforms.rotation(
+                    angle=fn.random.uniform(range=(-ROTATION, ROTATION)), center=middle
+                ),
+                fn.transforms.translation(offset=uniform(-SHIFT * side, SHIFT * side, 2)),
+            ]  # fmt: skip
+            images = fn.warp_affine(images, fn.transforms.combine(*steps))
+        return fn.cast(images, dtype=types.FLOAT), labels
+
+    batches = pipeline()
+
+    def load():
+        images, _ = batches.run()
+        return images.as_array().shape[0]
+
+    return versions("nvidia-dali-cuda120"), {"load": load}
 
 
 def limit(name, task, side, folder):

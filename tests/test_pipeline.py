@@ -102,6 +102,20 @@ def test_a_file_that_breaks_after_the_scan_ends_nothing(folder_dataset):
     assert cached.count == data.count - 1
 
 
+def test_workers_that_load_images_or_batches_give_the_same(folder_dataset, monkeypatch):
+    """The broken files end neither, and the next images take their places in both."""
+    data = stream(folder_dataset, cache="none", batch_size=8)
+    for number in (3, 50, 51):
+        Path(data.examples.images.name(number)).write_bytes(b"broken now")
+    by_batch = take(data.batches(2), 40)
+    skipped = data.skipped_count
+    monkeypatch.setattr("tfdetect.data.loading.FEW_PIXELS", 0)
+    by_image = take(data.batches(2), 40)
+    assert skipped >= 6 and data.skipped_count == 2 * skipped
+    for one, other in zip(by_batch, by_image, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def cached_in_memory(data):
     """The stream of the same files, cached in memory, without a new scan."""
     settings = Data(image_size=24, cache="memory")

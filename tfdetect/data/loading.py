@@ -22,6 +22,9 @@ from tfdetect.imaging.read import decode_any
 
 WORKERS = len(allowed_cores())  # files or batches processed at a time
 PREFETCH = 2  # batches prepared in advance
+# Pixels of an image up to which a worker of a training stream loads whole batches: handing over a
+# single image takes as long as decoding one of 32 x 32.
+FEW_PIXELS = 96 * 96
 MAX_MEMORY_FRACTION = 0.25  # of the free memory, for decoded images
 MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
 # Number of the random draws that position windows; augmentation steps have small numbers.
@@ -149,6 +152,33 @@ class ExampleLoader:
         if mask is None:
             return (seen,)
         return seen, view_mask(mask, image, size, policy, corner)
+
+
+def load_batches(
+    batches: tf.data.Dataset, load: Callable[..., tuple], size: tuple[int, int], batch_size: int
+) -> tf.data.Dataset:
+    """Return full batches of what is loaded, in order; what cannot be loaded is left out.
+
+    Args:
+        batches: what is to be loaded, such as indices of images, in batches. There must be many:
+            workers share out the batches, not their elements, where images are small.
+        load: called with one element of each part of a batch; its errors leave the element out.
+        size: (height, width) of a loaded image in pixels.
+        batch_size: number of elements in a full batch.
+    """
+    if size[0] * size[1] > FEW_PIXELS:
+        loaded = batches.unbatch().map(load, WORKERS).ignore_errors()
+        return loaded.batch(batch_size, drop_remainder=True)
+
+    @traced_as_written
+    def load_batch(*batch: tf.Tensor) -> tf.data.Dataset:
+        elements = tf.data.Dataset.from_tensor_slices(batch)
+        return elements.map(load).ignore_errors().batch(batch_size)
+
+    loaded = batches.interleave(
+        load_batch, cycle_length=WORKERS, num_parallel_calls=WORKERS, deterministic=True
+    )
+    return loaded.rebatch(batch_size, drop_remainder=True)
 
 
 def image_dataset(

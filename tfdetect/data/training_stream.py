@@ -7,7 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.data.examples import Examples
-from tfdetect.data.loading import PREFETCH, WORKERS, ExampleLoader, without_autotuning
+from tfdetect.data.loading import (
+    PREFETCH,
+    WORKERS,
+    ExampleLoader,
+    load_batches,
+    without_autotuning,
+)
 from tfdetect.data.sampling import Sampler, ShardPools
 from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.imaging.draws import Part
@@ -145,9 +151,9 @@ class TrainingStream:
         def finish(*batch: tf.Tensor) -> tuple:
             return self._finish_batch(part, *batch)
 
-        loaded = self._order(start_step, part).unbatch().map(load, WORKERS).ignore_errors()
         size = self.batch_size if part is None else part.size
-        return loaded.batch(size, drop_remainder=True).map(count).map(finish, WORKERS)
+        batches = load_batches(self._order(start_step, part), load, self.load_size, size)
+        return batches.map(count).map(finish, WORKERS)
 
     def _from_shards(self, start_step: int, records: Records, part: Part | None) -> tf.data.Dataset:
         """Return batches from shards, which are read whole, several at a time.

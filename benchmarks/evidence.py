@@ -28,7 +28,13 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.forensics.copies import find_copies
-from tfdetect.forensics.evidence import EvidenceLine, _camera, _declarations, _editing, evidence
+from tfdetect.forensics.evidence import evidence
+from tfdetect.forensics.evidence_lines import (
+    EvidenceLine,
+    camera_line,
+    declaration_lines,
+    editing_line,
+)
 from tfdetect.forensics.file_metadata import read_metadata
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.formats import ImageError
@@ -126,7 +132,7 @@ def keys(lines: list[EvidenceLine]) -> list[str]:
 
 def metadata(root: Path, row: Row) -> Row:
     facts = read_metadata(root / row["local_path"])
-    return {"keys": keys([*_declarations(facts), _editing(facts), _camera(facts)])}
+    return {"keys": keys([*declaration_lines(facts), editing_line(facts), camera_line(facts)])}
 
 
 def pixels(root: Path, row: Row) -> Row:

@@ -18,10 +18,12 @@ from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import MaskPrediction
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
-from tfdetect.forensics import copy_search
+from tfdetect.forensics import copy_check
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
-from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
+from tfdetect.forensics.evidence import evidence, printed
+from tfdetect.forensics.evidence_lines import error_rates
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
+from tfdetect.forensics.headline import RULE
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.photographs import photograph
 from tfdetect.predict import log_copies
@@ -122,9 +124,9 @@ def test_the_two_halves_of_a_frame_are_no_copies(monkeypatch):
     inset = np.random.default_rng(0).integers(0, 256, (9, 14), np.uint8)
     gray[110:290, 160:440] = np.asarray(Image.fromarray(inset).resize((280, 180)))
     mirror = np.array([[-1, 0, 599], [0, 1, 0]], np.float64)  # takes the frame to itself
-    assert copy_search._check(gray, np.zeros_like(gray), mirror) is None
-    monkeypatch.setattr(copy_search, "_MIN_TEXTURED", 0)
-    assert copy_search._check(gray, np.zeros_like(gray), mirror) is not None
+    assert copy_check.check(gray, np.zeros_like(gray), mirror) is None
+    monkeypatch.setattr(copy_check, "MIN_TEXTURED", 0)
+    assert copy_check.check(gray, np.zeros_like(gray), mirror) is not None
 
 
 # ---- JPEG history

@@ -308,7 +308,8 @@ def _show_evidence(
     """
     from tfdetect.api.evidence_functions import examine_files
     from tfdetect.core.files import FailedWrites
-    from tfdetect.forensics.evidence import RULE, printed, wrapped
+    from tfdetect.forensics.evidence import printed, wrapped
+    from tfdetect.forensics.headline import RULE
 
     failed = FailedWrites()
     paths = [row["path"] for row in rows if row["error"] is None]

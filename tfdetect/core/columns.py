@@ -212,3 +212,8 @@ def with_columns(table: "pa.Table", **columns: "pa.Array | pa.ChunkedArray") -> 
     for name, column in columns.items():
         table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def numbers_of(table: "pa.Table", name: str) -> np.ndarray:
+    """Return a column of numbers of an Arrow table, [n]; nan where a value is missing."""
+    return table[name].to_numpy(zero_copy_only=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdetect.core.array_files import damaged_part, load_array
 from tfdetect.core.disk import replacing
-from tfdetect.core.files import damaged_part, load_array
 
 FILE = "domain.npy"
 MAX_COMPONENTS = 32

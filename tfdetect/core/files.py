@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,12 @@ from tfdetect.core import storage
 from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
 from tfdetect.core.errors import UserError
 from tfdetect.core.process import deferred_signals, lock_directory
-from tfdetect.core.text import csv_cell, shell_command
+from tfdetect.core.text import csv_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _OLD = ".replaced"
-_ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")  # with which .npy and .npz files begin
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -224,56 +222,6 @@ def _errors_name(new: Path, folder: Path) -> Iterator[None]:
     except OSError as error:
         error.filename, error.filename2 = named(error.filename), named(error.filename2)
         raise
-
-
-def load_array(path: Path, mapped: bool = False, dtype: Any = None) -> Any:
-    """Return the array of a .npy file, or the arrays of a .npz file, which hold no Python objects.
-
-    Args:
-        path: the file.
-        mapped: whether the array stays on the disk, and is read where it is used.
-        dtype: required dtype of a one-dimensional array; None for any array.
-
-    Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is damaged, or holds something else; the message says how.
-    """
-    import numpy as np
-
-    with open(path, "rb") as file:
-        start = file.read(6)
-    if not start:
-        raise ValueError("it is empty")
-    if not start.startswith(_ARRAYS):  # NumPy takes it for a pickle, and says how to load that
-        raise ValueError("it holds no NumPy array")
-    if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # NumPy would leave it open
-        raise ValueError("it is cut off")
-    try:
-        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        what = "Python objects" if "pickle" in str(error) else f"no whole array ({error})"
-        raise ValueError(f"it holds {what}") from error
-    if dtype is not None and (array.dtype != dtype or array.ndim != 1):
-        raise ValueError(f"it holds no list of {dtype} but {array.dtype} {list(array.shape)}")
-    return array
-
-
-def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError:
-    """Return the error about a file of a run that `calibrate` can make again.
-
-    Args:
-        run: the folder of the run.
-        name: the name of the file.
-        error: why it cannot be read.
-    """
-    missing = isinstance(error, FileNotFoundError)
-    what = "is missing" if missing else f"is damaged: {error}"
-    if isinstance(error, OSError) and not missing:
-        what = f"cannot be read: {error.strerror or error}"
-    return UserError(
-        f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again with: "
-        f"{shell_command('calibrate', run)}"
-    )
 
 
 def _is_fixed(folder: Path) -> bool:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.array_files import damaged_part, load_array
 from tfdetect.core.disk import replacing
-from tfdetect.core.files import damaged_part, load_array
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:

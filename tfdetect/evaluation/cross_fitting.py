@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
-from tfdetect.core.columns import Column, with_columns
+from tfdetect.core.array_files import load_array
+from tfdetect.core.columns import Column, numbers_of, with_columns
 from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import load_array
 from tfdetect.core.run import Run
 
 FILE = "cross_fitting.npy"
@@ -110,8 +110,8 @@ def cross_fitted(table: pa.Table, run: Run, shifts: np.ndarray) -> pa.Table:
         shifts: float [n]; images with 0 keep their scores.
     """
     names = [f"probability_{name}" for name in run.class_names]
-    old = np.stack([_numbers(table, name) for name in names], axis=1).astype(np.float64)
-    before = _numbers(table, "logit").astype(np.float64)
+    old = np.stack([numbers_of(table, name) for name in names], axis=1).astype(np.float64)
+    before = numbers_of(table, "logit").astype(np.float64)
     missing, moved = np.isnan(before), shifts != 0
     logits = np.where(moved, before + shifts, before)
     total = old[:, 1:].sum(axis=1, keepdims=True)
@@ -126,8 +126,3 @@ def cross_fitted(table: pa.Table, run: Run, shifts: np.ndarray) -> pa.Table:
 def _keys(hashes: np.ndarray) -> np.ndarray:
     """Return the first 8 bytes of hexadecimal hashes, uint64 [n]."""
     return np.array([int(text[:16], 16) for text in hashes], np.uint64)
-
-
-def _numbers(table: pa.Table, name: str) -> np.ndarray:
-    """Return a column of numbers, nan where there is none."""
-    return table[name].to_numpy(zero_copy_only=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
-from tfdetect.core.columns import Column, with_columns
+from tfdetect.core.columns import Column, numbers_of, with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command
@@ -58,7 +58,7 @@ def _as_now(table: pa.Table, run: Run) -> pa.Table:
     """
     raw = without_calibration(table, run)
     new = recalibrate(raw, run)
-    before, after = _numbers(table, "p_fake"), _numbers(new, "p_fake")
+    before, after = numbers_of(table, "p_fake"), numbers_of(new, "p_fake")
     if not np.allclose(before, after, rtol=0, atol=_ROUNDING, equal_nan=True):
         return new
     if "mask_shown" in table.column_names:
@@ -75,12 +75,12 @@ def without_calibration(table: pa.Table, run: Run) -> pa.Table:
     """
     names = [f"probability_{name}" for name in run.class_names]
     unknown = table["p_fake"].is_null().to_numpy(zero_copy_only=False)
-    kinds = np.stack([_numbers(table, name) for name in names[1:]], axis=1)
+    kinds = np.stack([numbers_of(table, name) for name in names[1:]], axis=1)
     if "logit" in table.column_names:  # exact also where P(fake) is rounded to 0 or 1
-        logits = _numbers(table, "logit").astype(np.float64)
+        logits = numbers_of(table, "logit").astype(np.float64)
         fake, authentic = expit(logits), expit(-logits)
     else:
-        fake = _numbers(table, "p_fake_raw").astype(np.float64)
+        fake = numbers_of(table, "p_fake_raw").astype(np.float64)
         authentic = 1 - fake
     total = kinds.sum(axis=1, keepdims=True)
     ratios = np.where(total > 0, kinds / np.maximum(total, 1e-30), 1 / kinds.shape[1])
@@ -89,7 +89,7 @@ def without_calibration(table: pa.Table, run: Run) -> pa.Table:
     if "mask_shown" in table.column_names:
         fractions = np.where(
             table["mask_shown"].fill_null(False).to_numpy(zero_copy_only=False),
-            _numbers(table, "altered_fraction"), _altered_fractions(table),
+            numbers_of(table, "altered_fraction"), _altered_fractions(table),
         )  # fmt: skip
         columns["altered_fraction"] = Column(fractions, np.isnan(fractions)).to_arrow()
     return with_columns(table, **columns)
@@ -104,8 +104,3 @@ def _altered_fractions(table: pa.Table) -> np.ndarray:
         for name in ("altered_histogram", "authentic_histogram")
     ) if known.any() else 0  # fmt: skip
     return (counts[:, BINS // 2 :].sum(axis=1) / counts.sum(axis=1)).astype(np.float32)
-
-
-def _numbers(table: pa.Table, name: str) -> np.ndarray:
-    """Return a column of numbers, nan where there is none."""
-    return table[name].to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""The answers of a teacher, of each image once; see `training.distill.asked`."""
+"""Compute the answers of a teacher once for each image; see `training.distill.asked`."""
 
 import time
 from io import BytesIO
@@ -9,8 +9,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.array_files import load_array
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.files import load_array, write_bytes
+from tfdetect.core.files import write_bytes
 from tfdetect.core.probability import EPSILON
 from tfdetect.core.run import Run
 from tfdetect.core.text import counted
@@ -26,15 +27,15 @@ _SECONDS = 60.0  # between two writes of the answers
 def teacher_answers(
     teacher: Run, catalog: Catalog, file: Path, batch_size: int, log: console.Log = console.log
 ) -> dict[str, np.ndarray]:
-    """Return a teacher's answers of the images of a training, as they are and as it views them.
+    """Return a teacher's answers for the images of a training, without augmentation.
 
     Args:
-        teacher: the run that is asked.
+        teacher: the run whose answers are computed.
         catalog: the data of the training.
-        file: where the answers are kept, every minute and whenever the asking ends: asked again,
-            also after Ctrl-C, the teacher goes on with the images that it has not answered yet.
+        file: the file in which the answers are kept. It is written every minute and when the work
+            ends, also by Ctrl-C; a later call continues with the remaining images.
         batch_size: images a batch.
-        log: called with what is done.
+        log: called with each line of progress.
 
     Returns:
         float32 [n, logits] for the rows of the splits train and validation: one logit for two
@@ -49,7 +50,7 @@ def teacher_answers(
             split: np.full((rows.num_rows, 1 if classes == 2 else classes), np.nan, np.float32)
             for split, rows in parts.items()
         }
-        asked = dict.fromkeys(SPLITS, 0)  # rows from the start, also those that cannot be read
+        asked = dict.fromkeys(SPLITS, 0)  # number of first rows that are done, unreadable ones too
     if all(asked[split] == rows.num_rows for split, rows in parts.items()):
         return answers
     compiled = CompiledDetector(teacher, load_detector(teacher), features=False)
@@ -67,7 +68,7 @@ def teacher_answers(
             with console.progress(left, f"asking {teacher.name}", "images") as bar:
                 for batch in score_source(teacher, compiled, source, batch_size):
                     answers[split][first + batch.indices] = _logits(batch.table)
-                    # Batches come in order, so what is asked later has the same batches, too.
+                    # Batches come in order, so a continued training asks for the same batches.
                     asked[split] = first + int(batch.indices.max()) + 1
                     bar.advance(len(batch.indices))
                     if time.monotonic() - written > _SECONDS:

@@ -41,7 +41,7 @@ from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, Examiner
 from tfdetect.explanation.maps import ATTENTION, FRONT_END
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
-from tfdetect.forensics.evidence import RULE
+from tfdetect.forensics.headline import RULE
 
 _LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
 <br><small>{{ line.reliability }}</small></p>

@@ -1,8 +1,8 @@
 """`fit`: one training of a detector, in stages, that resumes exactly where it was interrupted."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def fit(
     # 3. The stages.
     interrupted = False
     try:
-        with workers.translated() if workers else nullcontext():
+        with _damaged_shards_explained(), workers.translated() if workers else nullcontext():
             _run_stages(job, state, average, every, log)
     except KeyboardInterrupt:
         if workers or not finish_interrupted:  # other workers cannot go on, so nothing is finished
@@ -158,11 +158,6 @@ def fit(
             f"\nInterrupted in epoch {state.epoch + 1}. What was learned so far is evaluated and "
             "kept; Ctrl-C again ends at once."
         )
-    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:  # of shards
-        raise UserError(
-            f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, run "
-            "the command that prepared them again, which fixes them; then continue with --resume."
-        ) from error
 
     # 4. The weights of the best epoch.
     _load_best(job.trained, state)
@@ -170,6 +165,18 @@ def fit(
     if training.tensorboard.embeddings and devices.is_chief:
         write_projector(job.detector, data.validation, folder / "logs")
     return FitResult(job.detector, state, interrupted)
+
+
+@contextmanager
+def _damaged_shards_explained() -> Iterator[None]:
+    """Turn TensorFlow's errors about damaged or missing shards into a `UserError`."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        raise UserError(
+            f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, run "
+            "the command that prepared them again, which fixes them; then continue with --resume."
+        ) from error
 
 
 def _decider(devices: Devices) -> Callable[[int, bool], bool]:

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfdetect.core.array_files import load_array
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import load_array
 from tfdetect.training.monitor import Monitor
 from tfdetect.training.weight_average import AverageWeights
 

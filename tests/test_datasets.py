@@ -16,6 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.locate import locate
+from tfdetect.evaluation.intervals import format_interval, wilson
 
 
 def build(name, root=None):
@@ -137,7 +138,21 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
     counts, found = np.array(result["confusion"]), result["metrics"]["class_accuracy"]
     assert counts.shape == (3, 3)
     assert found["value"] == pytest.approx(counts.trace() / counts.sum(), abs=1e-6)
+    for number, (name, one) in enumerate(result["classes"].items()):
+        assert name == run.class_names[number] and one["count"] == counts[number].sum()
+        share = counts[number, number] / counts[number].sum()
+        assert one["recall"]["value"] == pytest.approx(share, abs=1e-6)
+        low, high = wilson(share, counts[number].sum())
+        assert one["recall"]["low"] == pytest.approx(low, abs=1e-6)
+        assert one["recall"]["high"] == pytest.approx(high, abs=1e-6)
+        called = counts[:, number].sum()
+        expected = counts[number, number] / called if called else None
+        assert one["precision"]["value"] == pytest.approx(expected, abs=1e-6)
     card = (run.path / "model_card.md").read_text()
+    page, first = (run.path / "report.html").read_text(), result["classes"]["generated"]
+    cells = f">{first['count']}</td>"
+    assert "Metrics by class" in page and format_interval(first["recall"]) in page and cells in page
+    assert f"| generated | {first['count']} | {format_interval(first['recall'])} |" in card
     assert "| accuracy of the class |" in card and "right one of 3 classes" in card
     predictions = pq.read_table(run.path / "predictions" / "test.parquet")
     assert {"probability_edited", "mask", "dataset"} < set(predictions.column_names)

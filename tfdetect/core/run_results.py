@@ -41,6 +41,14 @@ class MaskResult(TypedDict, total=False):
     best: dict[str, float]  # threshold of P(altered) and iou_altered, chosen on these very images
 
 
+class ClassResult(TypedDict):
+    """How well the images of one class are recognized; None where there are none."""
+
+    count: int
+    recall: Interval  # fraction of the class's images whose verdict names it
+    precision: Interval  # fraction of the verdicts that name it that are right
+
+
 class PartResult(TypedDict, total=False):
     """The metrics of a part of the images."""
 
@@ -48,6 +56,7 @@ class PartResult(TypedDict, total=False):
     balanced: bool  # both classes count the same, however few images one has
     metrics: Metrics  # of images of one class only its rate
     confusion: list[list[int]]  # [true class][verdict]
+    classes: dict[str, ClassResult]  # by name, of three or more classes
     masks: MaskResult
     constant: str  # a warning where every verdict is the same
     operating_points: dict[str, PointResult]  # "verdict" first

@@ -1,6 +1,7 @@
 """Measure a table of predictions: the content of metrics.json for one split."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import (
+    ClassResult,
     DomainResult,
     MaskResult,
     Metrics,
@@ -20,6 +22,7 @@ from tfdetect.data.masks import COVERAGE, coverage_by_class
 from tfdetect.evaluation.domain import REASONS, split_reasons
 from tfdetect.evaluation.intervals import (
     binary_intervals,
+    of_count,
     precision_at,
     proportion,
 )
@@ -138,7 +141,7 @@ def _measure_domain(table: pa.Table, run: Run) -> DomainResult:
 
 
 def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> PartResult:
-    """Return metrics, with class_accuracy of three or more classes, confusion, masks, constant."""
+    """Return metrics, confusion, masks and constant; of three or more classes also each of them."""
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
     labels = table["label"].to_numpy()
@@ -153,9 +156,29 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> Part
             part["masks"] = _measure_masks(pixels)
     if len(run.class_names) > 2:
         part["metrics"]["class_accuracy"] = proportion(labels == predicted)
+        part["classes"] = _measure_classes(np.array(part["confusion"]), run.class_names)
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
         part["constant"] = f"every verdict is {run.class_names[predicted[0]]!r}"
     return part
+
+
+def _measure_classes(counts: np.ndarray, names: Sequence[str]) -> dict[str, ClassResult]:
+    """Return recall and precision of each class.
+
+    Args:
+        counts: number of images, int [true class, verdict].
+        names: the names of the classes.
+    """
+    return {
+        name: {
+            "count": int(images),
+            "recall": of_count(int(hits), int(images)),
+            "precision": of_count(int(hits), int(verdicts)),
+        }
+        for name, hits, images, verdicts in zip(
+            names, np.diag(counts), counts.sum(1), counts.sum(0)
+        )
+    }
 
 
 def label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> Metrics:

@@ -100,6 +100,28 @@ def metric_table(result: SplitResult) -> ResultTable:
     return ResultTable("Metrics", ["metric", *parts], rows, " ".join(filter(None, notes)))
 
 
+def class_table(result: SplitResult) -> ResultTable | None:
+    """Return recall and precision of each class, of three or more classes."""
+    parts = {
+        title: part["classes"] for title, part in _columns(result).items() if "classes" in part
+    }
+    if "classes" not in result:
+        return None
+    rows = [
+        [name, f"{one['count']:,}",
+         *(format_interval(each[name]["recall"]) for each in parts.values()),
+         format_interval(one["precision"])]
+        for name, one in result["classes"].items()
+    ]  # fmt: skip
+    recalls = ["recall", *(f"recall {title}" for title in list(parts)[1:])]
+    return ResultTable(
+        "Metrics by class", ["class", "images", *recalls, "precision"], rows,
+        "Recall: which part of the images of a class gets a verdict that names it. Precision: "
+        "which part of the verdicts that name it is right, where the classes are as frequent as "
+        "among these images. The confusion matrix shows for what the others are taken.",
+    )  # fmt: skip
+
+
 def metadata_table(result: SplitResult) -> ResultTable | None:
     """Return what could be known of the labels without looking at a pixel."""
     baseline = result.get("metadata_baseline")
@@ -311,8 +333,9 @@ def _part_metric_table(parts: Mapping[str, PartResult], kind: str) -> ResultTabl
 
 def tables_of(result: SplitResult) -> list[ResultTable]:
     """Return every table of one split."""
-    single = (metric_table(result), metadata_table(result), operating_point_table(result),
-              abstention_table(result), domain_table(result), calibration_table(result),
+    single = (metric_table(result), class_table(result), metadata_table(result),
+              operating_point_table(result), abstention_table(result), domain_table(result),
+              calibration_table(result),
               mask_table(result), video_table(result))  # fmt: skip
     return [
         *(table for table in single if table and table.rows),

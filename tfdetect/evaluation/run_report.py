@@ -149,7 +149,11 @@ class _SplitReport:
                 "class."
             )
         found = result_tables.metric_table(self.result)
-        return html.join(html.text(f"{images}. {alone}"), _html(found, caption=False))
+        return html.join(
+            html.text(f"{images}. {alone}"),
+            _html(found, caption=False),
+            _html(result_tables.class_table(self.result)),
+        )
 
     def thresholds(self) -> Markup:
         """Return operating points, abstention, calibration and their figures."""

@@ -1,6 +1,7 @@
 """The building blocks of report pages."""
 
 import base64
+import io
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from tfdetect.core import html
 from tfdetect.core.html import (
     Card,
+    Picture,
     Section,
     Verdict,
     code,
@@ -121,6 +123,36 @@ def test_plots_have_a_palette_and_photographs_keep_their_colors(tmp_path, monkey
         assert np.abs(shown - drawn).mean() <= error
         sizes = [(tmp_path / f"{name}.png").stat().st_size for name in ("figure", "as_drawn")]
         assert sizes[0] < 0.5 * sizes[1] or mode == "RGBA"
+
+
+def test_photographs_are_small_in_pages(tmp_path):
+    """And look the same; plots, maps that must be exact, and pixels that are enlarged stay PNG."""
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 256, (10, 10, 3), np.uint8)
+    photo = np.array(Image.fromarray(low).resize((256, 256), Image.Resampling.BICUBIC), np.int16)
+    photo = np.clip(photo + rng.normal(0, 2, photo.shape), 0, 255).astype(np.uint8)
+    drawn = Figure((6, 6))
+    drawn.gca().imshow(photo)
+    path = tmp_path / "photo.png"
+    shown = picture_of(drawn, "a photograph", path=path)
+    page = str(figures([shown]))
+    [image] = Outline(page).all("img")
+    assert image["src"].startswith("data:image/webp;base64,")
+    assert (image["width"], image["height"]) == ("576", "576")
+    data = base64.b64decode(image["src"].partition(",")[2])
+    with Image.open(io.BytesIO(data)) as webp, Image.open(path) as png:
+        assert webp.format == "WEBP" and webp.size == png.size and png.format == "PNG"
+        one, other = (np.asarray(each.convert("RGB"), np.int16) for each in (webp, png))
+    assert np.abs(one - other).mean() < 3 and len(data) < path.stat().st_size / 3
+    thumbnail = Image.fromarray(photo)
+    for exact, pixelated, kind in (
+        (False, False, "webp"),
+        (True, False, "png"),
+        (False, True, "png"),
+    ):
+        found = Picture.of_image(thumbnail, "alt", "title", "", pixelated, exact)
+        assert (found.format, found.size) == (kind, (256, 256))
+        assert f"data:image/{kind};base64," in str(figures([found]))
 
 
 def test_wide_figures_can_be_scrolled_by_keyboard():

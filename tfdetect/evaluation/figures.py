@@ -291,6 +291,7 @@ def most_confident_errors(
             title=f"{truth}, classified as {row['verdict']}",
             caption=f"P(fake) {row['p_fake']:.3f}",
             pixelated=max(thumbnail.size) < 100,
+            exact=False,
         ))  # fmt: skip
     return pictures
 

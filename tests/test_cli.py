@@ -21,8 +21,9 @@ from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_command import explanation_of, run_command
+from tfdetect.core.spec import PREPARED
 from tfdetect.data import demo
-from tfdetect.data.locate import find_roots, locate, present_roots
+from tfdetect.data.locate import common_data_dir, find_roots, locate, present_roots
 from tfdetect.data.parallel import write_cache
 
 
@@ -230,6 +231,9 @@ def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
     spec = load_spec(str(folder_dataset))[0].model_copy(update={"name": "pictures"})
     assert locate(spec, folder_dataset) == folder_dataset
     assert locate(spec, folder_dataset.parent) == folder_dataset
+    inside = {"pictures": folder_dataset, "other": folder_dataset.parent / "other" / PREPARED}
+    assert common_data_dir(inside) == folder_dataset.parent
+    assert common_data_dir(inside | {"third": tmp_path / "x" / "third"}) is None
     monkeypatch.setenv("TFDETECT_DATA", str(folder_dataset.parent))
     assert locate(spec) == folder_dataset
     monkeypatch.delenv("TFDETECT_DATA")

@@ -20,13 +20,16 @@ import pytest
 import yaml
 from commands import call
 from conftest import SMALL, write_images
+from markupsafe import escape
 
 from tfdetect.core import process, registry
 from tfdetect.core.choices import Algorithm
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
+from tfdetect.core.run_command import run_command
 from tfdetect.core.shipped_documents import shipped_names
+from tfdetect.search import main
 from tfdetect.tuning import trial as trial_command
 from tfdetect.tuning import trial_process
 from tfdetect.tuning.objective import objective_named
@@ -374,9 +377,6 @@ def command(space, root, output, *arguments):
 
 def run_here(capsys, *arguments):
     """The same in this process, as far as the search itself goes: (exit code, messages)."""
-    from tfdetect.core.run_command import run_command
-    from tfdetect.search import main
-
     code = run_command(main, command(*arguments)[3:])
     return code, capsys.readouterr().err
 
@@ -440,6 +440,11 @@ def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, t
         assert (tmp_path / "s" / name).stat().st_size > 100, name
     page = (tmp_path / "s" / "report.html").read_text()
     assert "loss became" in page and "Failed trials" in page
+    assert str(escape(search.train_command)) in page
+    assert f"--data-dir {folder_dataset}" in search.train_command
+    code = run_command(main, command(*settings)[3:])
+    shown = capsys.readouterr()
+    assert code == 0 and shown.out.endswith(f"\nnext    {search.train_command}\n"), shown.err
     code, error = run_here(capsys, *settings)
     assert code == 0 and len(search.store.trials()) == 2, error
     code, error = run_here(capsys, *settings, "--seed", "2")

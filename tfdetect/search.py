@@ -129,9 +129,7 @@ def main(argv: list[str]) -> None:
         console.result(f"run     {run}")
         console.result(f"next    {shell_command('predict', run, 'IMAGE_OR_FOLDER')}")
     else:
-        command = shell_command("train", experiment=found.experiment, data_dir=args.data_dir,
-                                authentic=args.authentic)  # fmt: skip
-        console.result(f"next    {command}")
+        console.result(f"next    {found.train_command}")
 
 
 def _show_points(plan: "SearchPlan", as_json: bool) -> None:

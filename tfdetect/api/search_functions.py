@@ -35,6 +35,7 @@ class SearchResults:
         best: the best trial: `number`, `objective`, `low`, `high`, `overrides`.
         trials: every trial, in the same form, with its `state`, `epochs`, `seconds` and `reason`.
         summary: the best trials as text.
+        train_command: the command that trains the best experiment, as the page has it.
         run: the run that was trained from the best experiment, if it was asked for.
     """
 
@@ -43,6 +44,7 @@ class SearchResults:
     best: dict[str, Any]
     trials: list[dict[str, Any]] = field(repr=False)
     summary: str = field(repr=False)
+    train_command: str = field(repr=False)
     run: Run | None = None
 
     @property
@@ -203,5 +205,6 @@ def search(
         )
         run = open_run(path)
     return SearchResults(
-        folder, plan.settings.objective, asdict(best), [asdict(t) for t in trials], summary, run
-    )
+        folder, plan.settings.objective, asdict(best), [asdict(t) for t in trials], summary,
+        searching.train_command, run,
+    )  # fmt: skip

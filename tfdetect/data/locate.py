@@ -1,6 +1,7 @@
 """Find the folder of a dataset: by --data-dir, the environment, the cache, or a download."""
 
 import os
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -76,6 +77,24 @@ def _fetch(spec: DatasetSpec, folder: Path) -> bool:
     return True
 
 
+def common_data_dir(roots: Mapping[str, Path]) -> Path | None:
+    """Return the folder in which `locate` finds every one of some datasets; None without one.
+
+    Args:
+        roots: the folders of the datasets, by name.
+    """
+    found = [
+        [data_dir for data_dir in (root, *root.parents[:2]) if root in _places(data_dir, name)]
+        for name, root in roots.items()
+    ]
+    return next((each for each in found[0] if all(each in one for one in found)), None)
+
+
+def _places(data_dir: Path, name: str) -> tuple[Path, ...]:
+    """Return where in a data directory a dataset may be, the first one first."""
+    return data_dir / name / PREPARED, data_dir / name, data_dir
+
+
 def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = True) -> Path:
     """Return the folder that contains the dataset; it is downloaded if necessary and possible.
 
@@ -90,7 +109,7 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = Tru
             put it.
     """
     if data_dir is not None:
-        for folder in (data_dir / spec.name / PREPARED, data_dir / spec.name, data_dir):
+        for folder in _places(data_dir, spec.name):
             if _fetch(spec, folder) and folder.is_dir() and _holds(spec, folder):
                 return folder
         raise UserError(

@@ -29,7 +29,8 @@ from tfdetect.core.locks import locked
 from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import to_os
+from tfdetect.core.text import shell_command, to_os
+from tfdetect.data.locate import common_data_dir
 from tfdetect.data.plan import data_flags
 from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.space import Space
@@ -100,8 +101,15 @@ class Search(SearchPlan):
     @property
     def train_flags(self) -> dict[str, object]:
         """The flags of `train` that name, with --experiment, the data of the search."""
-        roots = [to_os(root) for root in self.settings.roots.values()]
-        return data_flags(self.spec, roots[0] if len(roots) == 1 else None)
+        roots = {name: Path(to_os(root)) for name, root in self.settings.roots.items()}
+        if len(roots) == 1:
+            return data_flags(self.spec, *roots.values())
+        return data_flags(self.spec, common_data_dir(roots))
+
+    @property
+    def train_command(self) -> str:
+        """The command that trains the best experiment, to be pasted into a shell."""
+        return shell_command("train", experiment=self.folder / "best.yaml", **self.train_flags)
 
     def run_path(self, number: int) -> Path:
         """Return the directory of a trial's run."""

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
-from tfdetect.core.text import counted, shell_command
+from tfdetect.core.text import counted
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
@@ -87,8 +87,7 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
         [
             html.Section("Ranking of trials", _ranking_section(search, trials)),
             html.Section("Best experiment", html.join(
-                html.text("Train it with: " + shell_command(
-                    "train", experiment=search.folder / "best.yaml", **search.train_flags)),
+                html.text(f"Train it with: {search.train_command}"),
                 html.details("best.yaml", html.code(document)),
             )),
             html.Section("History and learning curves", _history(search, trials, figures)),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from rich.cells import cell_len
 
 from tfdetect.core import console
 
@@ -26,11 +27,11 @@ with console.progress(4, "working", "images", delay=0) as bar:
 COLORS = r"\x1b\[[0-9;]*m"
 
 
-def in_terminal(columns, **environment):
+def in_terminal(columns, script=SCRIPT, **environment):
     """What the script writes into a terminal of that width."""
     main, other = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdin=other, stdout=other, stderr=other,
+        [sys.executable, "-c", script], stdin=other, stdout=other, stderr=other,
         env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **environment},
     )  # fmt: skip
     os.close(other)
@@ -57,6 +58,44 @@ def test_terminal_gets_colors_its_width_and_a_bar(monkeypatch):
     assert "nested" not in plain
     lines = re.split(r"[\r\n]+", plain)
     assert max(len(line) for line in lines) <= 60
+
+
+NAMES = """
+import sys
+from tfdetect.core import console
+photos = [f"photos/{'folder/' * 12}IMG_{n:03}.jpg" for n in range(3)]
+names = [*photos, "a.jpg", "日本" * 40 + ".png"]
+reason = "the file is empty, or it is no image, or " * 3
+rows = [[name, "authentic", "0.1234", None] for name in names] + [[names[0], None, None, reason]]
+print(console.format_table(rows, ["file", "verdict", "P(fake)", "error"], shortened=["file"]))
+"""
+
+
+def test_names_are_shortened_in_a_terminal_alone():
+    """In the middle, so that each has one line beside the text of an error, which is wrapped."""
+    lines = in_terminal(80, script=NAMES).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    for number in range(3):
+        [line] = [line for line in lines if f"IMG_{number:03}.jpg" in line and "0.1234" in line]
+        assert line.startswith("photos/") and "..." in line and "authentic" in line
+    assert any(line.startswith("a.jpg ") for line in lines)
+    assert any(line.startswith("日本") and "日本.png " in line for line in lines)
+    assert " ".join(in_terminal(30, script=NAMES).split()).count("verdict: authentic") == 5
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES], capture_output=True, text=True, env=environment
+    )
+    assert f"photos/{'folder/' * 12}IMG_002.jpg" in done.stdout and "日本" * 40 in done.stdout
+
+
+@pytest.mark.parametrize("width", [12, 13, 14, 15, 16, 40])
+def test_the_middle_of_a_text_is_left_out(width):
+    text = "photographs/2024/image.jpg"
+    short = console.middle_out(text, width)
+    assert len(short) == min(width, len(text))
+    if width < len(text):
+        before, after = short.split("...")
+        assert text.startswith(before) and text.endswith(after) and len(before) < len(after)
 
 
 def test_no_color_is_honored():

@@ -149,7 +149,8 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
         expected = counts[number, number] / called if called else None
         assert one["precision"]["value"] == pytest.approx(expected, abs=1e-6)
     card = (run.path / "model_card.md").read_text()
-    page, first = (run.path / "report.html").read_text(), result["classes"]["generated"]
+    page = (run.path / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    first = result["classes"]["generated"]
     cells = f">{first['count']}</td>"
     assert "Metrics by class" in page and format_interval(first["recall"]) in page and cells in page
     assert f"| generated | {first['count']} | {format_interval(first['recall'])} |" in card

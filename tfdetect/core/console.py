@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +28,8 @@ Item = TypeVar("Item")
 Log = Callable[[str], None]  # is called with each message, such as `log`
 
 PIPE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: lines are not wrapped
+SHORTEST = 12  # characters to which names in a terminal are shortened at most
+PROSE = 30  # characters that other columns of text keep beside shortened names
 NARROWEST = 5  # characters to which a column of text may shrink
 GAP = 3  # spaces between columns
 LINE_SECONDS = 10  # where there is no terminal, progress lines are at least this far apart
@@ -88,6 +90,7 @@ def format_table(
     columns: Sequence[str] | None = None,
     title: str | None = None,
     max_widths: Mapping[str, int] | None = None,
+    shortened: Collection[str] = (),
 ) -> str:
     """Return a table as plain text, as wide as the terminal allows.
 
@@ -99,10 +102,19 @@ def format_table(
         columns: the column headings; by default the keys of the first row.
         title: a line above the table.
         max_widths: the largest width of some columns, by heading; longer text is wrapped.
+        shortened: headings of columns of names, which a terminal shows shortened in the middle
+            where whole ones would be wrapped. Files and pipes get them whole.
     """
     console = _console(no_color=True)
+    short = None
+    if shortened and sys.stdout.isatty() and columns:
+        cells = [list(row) for row in rows]
+        rows, short = cells, _with_short_names(cells, columns, shortened, console.width)
     with console.capture() as capture:
-        found = _build(rows, columns, title, max_widths, console.width)
+        found = _build(
+            rows if short is None else short, columns, title, max_widths, console.width,
+            shortened if short else (),
+        )  # fmt: skip
         console.print(found, soft_wrap=False)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
@@ -331,6 +343,7 @@ def _build(
     title: str | None,
     max_widths: Mapping[str, int] | None,
     width: int,
+    whole: Collection[str] = (),
 ) -> "Table | Text | Group":
     from rich import box
     from rich.console import Group
@@ -354,12 +367,54 @@ def _build(
         numeric = _are_numbers(row[number] for row in cells)
         found.add_column(
             Text(printable(name)), overflow="fold", max_width=(max_widths or {}).get(name),
-            no_wrap=numeric, justify="right" if numeric else "left",
+            no_wrap=numeric or name in whole, justify="right" if numeric else "left",
         )  # fmt: skip
     for row in cells:
         found.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
     # A title of the table itself would be broken where the table is narrower.
     return Group(Text(printable(title), style="bold"), found) if title else found
+
+
+def _with_short_names(
+    rows: list[list[Any]], columns: Sequence[str], shortened: Collection[str], width: int
+) -> list[list[Any]] | None:
+    """Return rows whose names are shortened to what the other columns leave of the width.
+
+    None where they leave too little.
+    """
+    from rich.cells import cell_len
+
+    names = [i for i, name in enumerate(columns) if name in shortened]
+    room = width - GAP * (len(columns) - 1)
+    for i, name in enumerate(columns):
+        if i not in names:
+            texts = ["" if row[i] is None else printable(row[i]) for row in rows]
+            widest = max(map(cell_len, [name, *texts]))
+            room -= widest if _are_numbers(texts) else min(widest, PROSE)
+    if room < SHORTEST * len(names):
+        return None
+    return [
+        [middle_out(printable(x), room // len(names)) if i in names and x else x
+         for i, x in enumerate(row)]
+        for row in rows
+    ]  # fmt: skip
+
+
+def middle_out(text: str, width: int) -> str:
+    """Return a text without its middle, "photos/2024-0...19-final.jpg", of at most `width` cells.
+
+    The end is kept longer than the beginning: it tells files of a folder apart.
+    """
+    from rich.cells import cell_len, chop_cells
+
+    if cell_len(text) <= width:
+        return text
+    after = (width - 3) * 2 // 3
+    before = width - 3 - after
+    end = text
+    while cell_len(end) > after:
+        end = end[1:]
+    return f"{chop_cells(text, before)[0] if before else ''}...{end}"
 
 
 def _has_room(columns: Sequence[str], cells: list[list[Any]], width: int) -> bool:

@@ -177,7 +177,7 @@ def format_predictions(table: Table, authentic: Collection[str]) -> str:
     headers += (["remarks"] if remarks else []) + ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
-    return console.format_table(rows, headers)
+    return console.format_table(rows, headers, shortened=["file"])
 
 
 def _likeness(row: dict[str, Any]) -> str | None:

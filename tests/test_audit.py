@@ -15,7 +15,7 @@ from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset, quick_findings
 from tfdetect.auditing.audit_report import format_audit, write_report
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
-from tfdetect.auditing.fixes import _encode, fix_dataset
+from tfdetect.auditing.fixes import fix_dataset, write_cropped
 from tfdetect.auditing.traits import image_traits, radial_spectrum
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
@@ -496,7 +496,9 @@ def test_images_are_decoded_as_the_detector_decodes_them(tmp_path):
     assert turned[9] != plain[9]  # the hash of the pixels
     for name, size in (("deep", (40, 48)), ("turned", (48, 40))):
         target = tmp_path / f"{name}.jpg"
-        assert _encode(None, 100, MAX_PIXELS, (f"{tmp_path / name}.png", str(target), None))[1]
+        assert write_cropped(None, 100, MAX_PIXELS, (f"{tmp_path / name}.png", str(target), None))[
+            1
+        ]
         with Image.open(target) as copy:
             assert copy.size == size and 110 < np.asarray(copy).mean() < 145
 

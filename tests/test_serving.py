@@ -329,13 +329,13 @@ def test_a_run_without_an_export_is_refused(served_run, tmp_path):
 
 
 def test_the_page_about_an_image(served_run):
-    from tfdetect.serving.explaining import _explain
+    from tfdetect.serving.explaining import explanation_page
 
     run, images = served_run
-    page = _explain(run, "../odd name.png", images[0].read_bytes())
+    page = explanation_page(run, "../odd name.png", images[0].read_bytes())
     assert page.startswith("<!doctype html>") and "What the probability means" in page
     with pytest.raises(ValueError, match="not an image"):
-        _explain(run, "b.png", b"rubbish")
+        explanation_page(run, "b.png", b"rubbish")
 
 
 @pytest.mark.slow

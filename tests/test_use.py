@@ -651,9 +651,9 @@ def test_the_report_says_what_became_of_every_file(shared_run):
 def test_warnings_count_the_images_that_were_judged(capsys):
     from types import SimpleNamespace
 
-    from tfdetect.predict import _warn
+    from tfdetect.predict import log_warnings
 
-    _warn(12, SimpleNamespace(unreadable=6, out_of_domain=3, duplicates_of_train=1))
+    log_warnings(12, SimpleNamespace(unreadable=6, out_of_domain=3, duplicates_of_train=1))
     said = capsys.readouterr().err
     assert "6 of 12 files could not be read" in said
     assert "3 of 6 images are unlike" in said and "1 of 6 images is known" in said

@@ -159,7 +159,7 @@ def _predict_on_cluster(
     )  # fmt: skip
     console.result(f"{counted(written.rows, 'row')} in {args.output}")
     console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
-    _warn(written.rows, written)
+    log_warnings(written.rows, written)
     return int(written.unreadable == written.rows)
 
 
@@ -205,7 +205,7 @@ def _predict(
             verdicts += _localizer_verdicts(images, args)
         unwritten |= _show_evidence(list(predictions), verdicts, args)
     log_files(predictions, unwritten, args.masks)
-    _warn(len(predictions), predictions)
+    log_warnings(len(predictions), predictions)
     if failures:
         raise failures[0]
     return int(bool(unwritten) or nothing_read)
@@ -258,8 +258,8 @@ def _check_cluster(args: argparse.Namespace) -> None:
             )
 
 
-def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
-    """Warn of verdicts that are missing or not to be relied on."""
+def log_warnings(count: int, found: "Predictions | WrittenPredictions") -> None:
+    """Warn of images without a verdict, and of verdicts that are not reliable."""
     if found.unreadable:
         console.warn(f"{found.unreadable:,} of {counted(count, 'file')} could not be read")
     count -= found.unreadable

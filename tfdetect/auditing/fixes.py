@@ -333,7 +333,7 @@ def _write_images(
                     mask = _Mask(to_os(paths[row]), kinds[row], codings_of[row])
                 items.append((to_os(path), str(folder / target), mask))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
-    encode = partial(_encode, kept.side, kept.quality, catalog.max_pixels)
+    encode = partial(write_cropped, kept.side, kept.quality, catalog.max_pixels)
     results = read_all(encode, items, schema, "writing images", progress, _unwritten)
     written = dict(zip(results["target"].to_pylist(), results["written"].to_pylist()))
     count = len(labels)
@@ -361,7 +361,7 @@ def _unwritten(item: tuple) -> tuple[str, bool]:
     return item[1], False
 
 
-def _encode(
+def write_cropped(
     side: int | None, quality: int, max_pixels: int, item: tuple[str, str, _Mask | None]
 ) -> tuple[str, bool]:
     """Crop the center of an image or a mask and write it.

@@ -45,7 +45,9 @@ class Explainers:
         self._busy = True
         self._pool = self._pool or process_pool(1)
         try:
-            future = asyncio.wrap_future(self._pool.submit(_explain, run, upload.name, upload.data))
+            future = asyncio.wrap_future(
+                self._pool.submit(explanation_page, run, upload.name, upload.data)
+            )
             return await asyncio.wait_for(future, _TIMEOUT)
         except (BrokenProcessPool, TimeoutError) as error:
             self.stop()
@@ -60,7 +62,7 @@ class Explainers:
             end_pool(pool)
 
 
-def _explain(run: Run, name: str, data: bytes) -> str:
+def explanation_page(run: Run, name: str, data: bytes) -> str:
     """Return the page about an image, in the process for pages; see `Explainers.explain`."""
     import_tensorflow()
     from tfdetect.evaluation.predictions import CompiledDetector, predict_files

@@ -133,13 +133,16 @@ def _strokes(seed: tf.Tensor, count: int, height: int, width: int) -> tf.Tensor:
     length = tf.clip_by_value(radius + length * (radius // 2), 0.0, 2 * radius)
     rows = tf.range(height, dtype=tf.float32)[:, None]
     columns = tf.range(width, dtype=tf.float32)[None]
-    mask = tf.zeros([count, height, width], tf.bool)
-    for number in range(_MAX_SEGMENTS):
+
+    def draw_segment(
+        number: tf.Tensor, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Draw one segment of each stroke, and move to its end."""
         angle = low + turn[number] * (high - low)
-        angle = 2 * math.pi - angle if number % 2 == 0 else angle
+        angle = tf.where(number % 2 == 0, 2 * math.pi - angle, angle)
         to_x = tf.clip_by_value(x + length[number] * tf.cos(angle), 0.0, width)
         to_y = tf.clip_by_value(y + length[number] * tf.sin(angle), 0.0, height)
-        reach = tf.where(number < segments, half, -1.0)
+        reach = tf.where(tf.cast(number, tf.float32) < segments, half, -1.0)
         for stroke in range(_MAX_STROKES):
             ends = (t[:, stroke, None, None] for t in (x, y, to_x, to_y, reach))
             x0, y0, x1, y1, half_width = ends
@@ -149,7 +152,11 @@ def _strokes(seed: tf.Tensor, count: int, height: int, width: int) -> tf.Tensor:
             at = tf.clip_by_value(along / tf.maximum(across**2 + down**2, 1e-3), 0.0, 1.0)
             distance = (columns - x0 - at * across) ** 2 + (rows - y0 - at * down) ** 2
             mask |= (distance <= half_width**2) & (half_width > 0)
-        x, y = to_x, to_y
+        return number + 1, to_x, to_y, mask
+
+    # A loop of the graph: to compile each segment by itself takes seconds.
+    first = tf.constant(0), x, y, tf.zeros([count, height, width], tf.bool)
+    *_, mask = tf.while_loop(lambda number, *_: number < _MAX_SEGMENTS, draw_segment, first)
     return mask
 
 

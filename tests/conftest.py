@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import gc
+import itertools
 import os
 import random
 import shutil
@@ -54,19 +55,40 @@ def prepare_tensorflow():
     # Three logical CPU devices, so that replicas can be compared; one is used otherwise.
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+    _trace_faster()
     # Figures of reports in small: most of their time goes into pixels.
     html._DPI = 30
 
 
+def _trace_faster():
+    """Spare TensorFlow what each operation of a graph costs for the text of an error.
+
+    It keeps where in the program each one was made, which takes the longer the deeper the calls
+    are, and lists the types that it would allow. An operation that gets a wrong one says so still.
+    """
+    from tensorflow.python.framework import op_def_library, ops
+
+    ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    own = op_def_library._SatisfiesTypeConstraint
+
+    def check_type(dtype, attr_def, param_name):
+        allowed = attr_def.HasField("allowed_values") and attr_def.allowed_values.list.type
+        if allowed and dtype not in allowed:
+            own(dtype, attr_def, param_name)
+
+    op_def_library._SatisfiesTypeConstraint = check_type
+
+
 # Files of five seconds or more, the longest first: at the end no process waits for another one's.
 LONG = [
-    "test_models", "test_ensemble", "test_masks", "test_walk", "test_training", "test_use",
-    "test_shards", "test_cluster", "test_explanation", "test_cli", "test_search", "test_pipeline",
-    "test_synthesis", "test_imaging", "test_audit", "test_matrix", "test_plugins", "test_probe",
-    "test_published", "test_calibration", "test_api", "test_datasets", "test_spark",
-    "test_keras_cv", "test_serving", "test_parallel", "test_domain", "test_evidence",
-    "test_decode", "test_exports", "test_robustness", "test_pretrained", "test_mask_coding",
-    "test_faces", "test_browser", "test_distributions", "test_docs", "test_web_export",
+    "test_models", "test_ensemble", "test_training", "test_synthesis", "test_use", "test_cluster",
+    "test_shards", "test_masks", "test_search", "test_cli", "test_explanation", "test_walk",
+    "test_warm_start", "test_pipeline", "test_imaging", "test_audit", "test_matrix", "test_plugins",
+    "test_probe", "test_published", "test_calibration", "test_after_import", "test_api",
+    "test_datasets", "test_spark", "test_keras_cv", "test_serving", "test_parallel", "test_domain",
+    "test_evidence", "test_decode", "test_exports", "test_robustness", "test_pretrained",
+    "test_mask_coding", "test_faces", "test_browser", "test_distributions", "test_docs",
+    "test_web_export",
 ]  # fmt: skip
 
 
@@ -83,8 +105,15 @@ def pytest_collection_finish(session):
     gc.enable()
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """Yields new folders; pytest's own `mktemp` looks through all that there are."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _clean(tmp_path_factory, monkeypatch):
+def _clean(_caches, monkeypatch):
     """No test touches the user's caches, leaves a precision policy behind, or depends on chance.
 
     What a network is initialized with does not depend on the tests before.
@@ -97,7 +126,9 @@ def _clean(tmp_path_factory, monkeypatch):
     # Where TensorFlow's seed is set, it forgets every function that it has prepared.
     if tf.compat.v1.get_seed(1)[0] != 0:
         keras.utils.set_random_seed(0)
-    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = next(_caches)
+    cache.mkdir()
+    monkeypatch.setenv("TFDETECT_CACHE", str(cache))
     monkeypatch.delenv("TFDETECT_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is
     yield

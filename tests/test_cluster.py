@@ -31,6 +31,7 @@ from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part, drawing_for
 from tfdetect.training import workers
+from tfdetect.training.devices import configure_devices
 from tfdetect.training.workers import Workers
 
 TESTS = Path(__file__).parent
@@ -383,15 +384,16 @@ def test_shares_of_validation_count_every_image_once(folder_dataset):
 
 
 def test_workers_and_replicas_train_the_weights_of_one(folder_dataset, tmp_path):
-    """Each in processes of its own: TensorFlow keeps one group of collectives for a process."""
-    several = [
-        Training(folder_dataset, tmp_path / "workers", 2),
-        Training(folder_dataset, tmp_path / "replicas", 1, where=["2"]),
-    ]
+    """Replicas in this process, workers in processes of their own."""
+    pair = Training(folder_dataset, tmp_path / "workers", 2)
     detector, state = fit_small(folder_dataset, tmp_path / "one", [SGD])
-    for training in several:
-        assert_close(detector.get_weights(), training.weights())
-        for alone, together in zip(state.history, training.history(), strict=True):
+    replicas, with_replicas = fit_small(
+        folder_dataset, tmp_path / "replicas", [SGD], configure_devices(virtual=2)
+    )
+    several = (replicas.get_weights(), with_replicas.history), (pair.weights(), pair.history())
+    for weights, history in several:
+        assert_close(detector.get_weights(), weights)
+        for alone, together in zip(state.history, history, strict=True):
             for key in ("loss", "val_log_loss", "val_accuracy", "val_auc"):
                 assert abs(alone[key] - together[key]) < 1e-4, key
 

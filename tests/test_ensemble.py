@@ -302,6 +302,12 @@ def fuse(runs, output, *arguments):
     return open_run(output / "e")
 
 
+@pytest.fixture
+def no_exports(monkeypatch):
+    """Ensembles get no exports, which other tests look at."""
+    monkeypatch.setattr("tfdetect.fusion.fused_run.export_finished_run", lambda *arguments: None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stacked", "fisher"])
 def test_an_ensemble_whose_validation_images_are_of_two_groups(trained, tmp_path, capsys, name):
@@ -356,6 +362,7 @@ def test_shifts_are_found_by_hash_and_keep_the_ratios_of_kinds(tmp_path):
     assert CrossFitting.load(tmp_path) is None
 
 
+@pytest.mark.usefixtures("no_exports")
 def test_validation_is_measured_and_thresholds_chosen_on_cross_fitted_scores(
     trained, tmp_path, capsys
 ):
@@ -493,6 +500,7 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     assert "crop their own windows" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_exports")
 def test_an_ensemble_tells_which_images_its_members_know(shared_run, tmp_path, capsys):
     """Test images of the fusion that one member was trained on; the other keeps no hashes."""
     one, pictures = shared_run

@@ -27,9 +27,9 @@ class GivenImages:
     """Images as files.
 
     Attributes:
-        paths: of the files.
-        names: what the caller calls them.
-        from_pixels: which of them were given as pixels, not as a file.
+        paths: paths of the files.
+        names: names of the images for the caller.
+        from_pixels: whether each image was given as pixels, not as a file.
         files: what was found where files were looked for, with entries for those at addresses.
     """
 

@@ -66,8 +66,8 @@ class Predictions(Sequence[dict[str, Any]]):
         """Return the verdicts of several detectors on different images as one table.
 
         Args:
-            parts: by the names of the detectors, which become the column `detector`.
-            paths: of the images in the wanted order; others come last.
+            parts: the verdicts by the names of the detectors, which become the column `detector`.
+            paths: paths of the images in the wanted order; others come last.
             unreadable: why there are no images in other files and folders, by path; they get rows
                 without a detector.
         """

@@ -35,7 +35,7 @@ def push(
             "kaggle://USER/MODEL/FRAMEWORK/VARIATION".
         private: whether a new repository of Hugging Face is private. On Kaggle a new model is
             private until you publish it there.
-        license_name: of the model, as the hub calls licenses, such as "mit"; none to name none.
+        license_name: license of the model, as the hub calls it, such as "mit"; None to name none.
 
     Returns:
         The address, on Hugging Face with the commit.

@@ -31,8 +31,9 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """Divide the paths of a command line into a run and images.
 
     Args:
-        paths: as the user gave them. The first is a run if it is a folder with files of a run, or
-            if nothing of that name exists, more paths follow, and it is not named like an image.
+        paths: the paths as the user gave them. The first is a run if it is a folder with files of
+            a run, or if nothing of that name exists, more paths follow, and it is not named like
+            an image.
             A shipped run may be called by its name, wherever it is installed.
 
     Returns:

@@ -27,7 +27,7 @@ def means_shipped(name: str, by_name: bool) -> bool:
     """Return whether a name stands for a shipped dataset, and not for a folder of that name.
 
     Args:
-        name: as the user gave it; "./cifake" is a path.
+        name: name or path as the user gave it; "./cifake" is a path.
         by_name: whether the shipped dataset comes first: with --data-dir, and in documents.
     """
     return name in shipped_names("data_specs") and (by_name or not user_path(name).is_dir())
@@ -154,7 +154,7 @@ class _Loader:
 
         Args:
             folder: the folder.
-            name: as the user gave it.
+            name: name or path as the user gave it.
 
         Raises:
             UserError: --label is given for images whose labels the folder has.

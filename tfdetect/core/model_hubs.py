@@ -61,7 +61,7 @@ class HubAddress:
 
     Attributes:
         hub: "hf" or "kaggle".
-        path: of the repository on the hub.
+        path: path of the repository on the hub.
         revision: branch, tag, commit or version; none for the newest one.
     """
 
@@ -252,10 +252,11 @@ def push_files(
     """Upload the safe files of a folder, and return their address with its revision.
 
     Args:
-        folder: with a README.md.
-        address: of the repository, which is made if there is none; a revision is a branch.
+        folder: folder with a README.md.
+        address: address of the repository, which is created if it does not exist; its revision is
+            a branch.
         private: whether a new repository is private.
-        license_name: of the model, for Kaggle.
+        license_name: license of the model, for Kaggle.
 
     Raises:
         UserError: the hub's package is missing, or the hub does not accept it.
@@ -282,10 +283,11 @@ def card_header(name: str, results: SplitResults, dataset: str, license_name: st
     """Return the YAML header that Hugging Face reads from a model card.
 
     Args:
-        name: of the run.
+        name: name of the run.
         results: the content of its metrics.json.
         dataset: name of the dataset that it was measured on.
-        license_name: of the model, as Hugging Face calls licenses, such as "mit"; none for none.
+        license_name: license of the model, as Hugging Face calls it, such as "mit"; None to name
+            none.
     """
     found = []
     for split, part in results.items():

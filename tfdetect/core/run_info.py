@@ -340,14 +340,14 @@ class RunInfo(Document):
         abstention_band: P(fake) for which the verdict is inconclusive; none if too few
             validation images allow one.
         mask_threshold: P(fake) from which masks are shown; none where all are, and in older runs.
-        adaptation: to which images the run was adapted after its training; none if to none.
+        adaptation: how the run was adapted to other images after its training; None if it was not.
         domain: how images unlike the training images are recognized by their features; none if
             there are too few images, or the training images were not at hand.
         dataset: the data of the training.
         published_weights: the published weights that the run was converted from; none of a run that
             was trained.
         fusion: how the members of an ensemble are fused.
-        members: for an ensemble, the names of the runs that it was fused from.
+        members: names of the runs that an ensemble was fused from; empty for other runs.
         cross_fitted: for an ensemble, whether calibration, thresholds, band and figures are based
             on scores of validation images by fusions that were fitted without their groups; none
             of other runs, and of ensembles of earlier versions.

@@ -44,7 +44,7 @@ def from_os(path: str | os.PathLike[str]) -> str:
     """Return a path of the operating system as text that every format takes, without loss.
 
     Args:
-        path: as `os.listdir`, `sys.argv` and the like give it, with surrogates for bytes that are
+        path: a path from `os.listdir`, `sys.argv` and the like, with surrogates for bytes that are
             not UTF-8.
     """
     text = os.fspath(path)

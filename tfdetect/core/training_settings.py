@@ -151,7 +151,7 @@ class Distill(Document):
 
     Attributes:
         weight: the weight of this loss, relative to that of the label; 0 for none.
-        temperature: by which the logits of both are divided.
+        temperature: divisor of the logits of both.
         teacher: name or path of a run of the same classes, an ensemble for example; by default the
             run that the training starts from.
         asked: "each_step": the teacher computes its answers of the augmented images of each batch,

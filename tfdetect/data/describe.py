@@ -180,7 +180,7 @@ def _spec_with_masks(
     extended.
 
     Args:
-        spec: of the dataset.
+        spec: the spec of the dataset.
         catalog: its files.
         masks: paths of files that may be masks.
     """

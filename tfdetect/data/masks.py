@@ -133,7 +133,7 @@ def check_masks(masks: dict[str, DatasetMasks], hint: str = "") -> None:
     """Check that the meaning of the masks of datasets is clear.
 
     Args:
-        masks: by the name of their dataset.
+        masks: the masks of each dataset, by its name.
         hint: what else the user can do, a sentence.
 
     Raises:

@@ -109,7 +109,7 @@ def with_replay(
     Args:
         spec: the new dataset; the union has its classes.
         folders: the folders of its parts, where known.
-        run: whose training data are added.
+        run: the run whose training data are added.
 
     Raises:
         UserError: the old data are not found, or classes or names do not fit.

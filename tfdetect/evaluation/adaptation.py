@@ -109,7 +109,7 @@ def with_conformal_threshold(
     """Return the run with a threshold that few authentic images like these reach.
 
     Args:
-        run: as it is calibrated.
+        run: the run with its present calibration.
         rows: the rows of a catalog: authentic images that can be read.
         table: their predictions by `uncalibrated(run)`.
         settings: the wanted false positive rate, and how many masks are to be empty.
@@ -163,7 +163,7 @@ def with_mask_threshold(
     """Return the run with a mask threshold that few authentic images like these reach.
 
     Args:
-        run: as it is calibrated.
+        run: the run with its present calibration.
         p: P(fake) of authentic images by it.
         settings: how many masks are to be empty.
         log: called with a line on what was done.
@@ -203,7 +203,7 @@ def with_shift(
     contains 0 is added only where the settings ask for this method.
 
     Args:
-        run: as it is calibrated.
+        run: the run with its present calibration.
         rows: the rows of a catalog: images that can be read.
         table: their predictions by `uncalibrated(run)`.
         settings: may choose another threshold of the run's.

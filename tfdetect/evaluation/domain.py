@@ -72,7 +72,8 @@ def update_domain(
 
     Args:
         table: the predictions.
-        run: with another limit of the features' distance or, after a calibration, other sizes.
+        run: the run, which has another limit of the features' distance or, after a calibration,
+            other sizes.
         shorter_side: the shorter side of each image, int [n], in pixels; by default sizes are
             judged as before.
     """

@@ -52,7 +52,7 @@ class Evaluation:
         results: the content of metrics.json, by split.
         tables: predictions by split, from `complete`.
         dataset: name of the evaluated dataset.
-        data_warnings: about the dataset.
+        data_warnings: warnings about the dataset.
         catalog: the catalog of the images that the report shows; None shows none.
         examples: by split, the masks that the report shows.
     """

@@ -144,7 +144,7 @@ def bootstrap(
         metrics: from weights of the images, float [..., count], to values by name; see `each_row`
             for those that take [count] alone.
         count: number of images.
-        seed: of the resamples.
+        seed: seed of the resamples.
         resamples: their number.
         bounded: whether the values lie between 0 and 1. Then one that is 0 or 1, or the same in
             all resamples, has at least the interval of a fraction of so many images.
@@ -194,8 +194,8 @@ def binary_intervals(
 
     Args:
         fake, scores, threshold, prior, balanced, ranks: see `binary_metrics`.
-        names: which metrics; by default all.
-        seed: of the resamples.
+        names: names of the metrics; by default all.
+        seed: seed of the resamples.
         resamples: their number.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores)

@@ -16,8 +16,8 @@ def mask_intervals(pixels: PixelCounts, resamples: int = RESAMPLES) -> dict[str,
     resamples these alone, and the rest all images.
 
     Args:
-        pixels: of the images, one or more.
-        resamples: of the bootstrap.
+        pixels: the pixel counts of one or more images.
+        resamples: number of resamples of the bootstrap.
     """
     authentic = ~pixels.altered
     number = int(pixels.altered.sum())

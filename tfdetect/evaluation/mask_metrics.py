@@ -66,7 +66,7 @@ def mask_metrics(pixels: PixelCounts) -> Weighted[str]:
     threshold: they are of P(altered) as it was predicted.
 
     Args:
-        pixels: of the images.
+        pixels: the pixel counts of the images.
 
     Returns:
         A function from weights of the images, float [n], to a dict of metrics; nan where one is

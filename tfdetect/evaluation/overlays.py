@@ -182,7 +182,7 @@ class MaskWriter:
     from.
 
     Args:
-        folder: where to.
+        folder: the folder to write into.
         paths: the paths of the images.
         failed: notes what cannot be written.
         find_copies: from the path and the pixels uint8 [H, W, 3] of an image to its copied

@@ -56,7 +56,7 @@ def difference(
     Args:
         fake: bool [n].
         one, other: P(fake) of the same images by the two detectors, [n].
-        names: which metrics; see `metrics.NAMES`.
+        names: names of the metrics; see `metrics.NAMES`.
         thresholds: the thresholds of the two detectors.
         ranks: what orders the images, of the two detectors; by default P(fake).
         priors: fractions of fakes that the two assume; see `binary_metrics`.
@@ -161,7 +161,7 @@ def compare(
     """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:
-        runs: by the name to show.
+        runs: the runs, by the names that are shown.
         split: the split of the dataset; None for the first of test, all and validation of which
             every run has predictions.
         dataset: name of an evaluation on other images than the runs' own; None for their own.
@@ -186,7 +186,7 @@ def compare_tables(
 
     Args:
         tables: the predictions of each run, without images that it could not read.
-        runs: by the same names; their thresholds are used.
+        runs: the runs by the same names; their thresholds are used.
         metrics: which to compare.
     """
     common = set.intersection(*(set(keys_of(t)) for t in tables.values()))

@@ -18,7 +18,7 @@ def with_remarks(table: Table, run: Run, files: Sequence[str | bytes], max_pixel
 
     Args:
         table: one row for each file.
-        run: that gave the verdicts.
+        run: the run that gave the verdicts.
         files: paths, or the bytes of files.
         max_pixels: an image with more pixels is not opened.
     """
@@ -35,7 +35,7 @@ def remarks(run: Run, row: Mapping[str, Any]) -> list[str]:
     """Return the remarks on the verdict on an image, in a few words each.
 
     Args:
-        run: that gave the verdict.
+        run: the run that gave the verdict.
         row: its prediction; `frames` and `altered_fraction` where they are known.
     """
     found = []
@@ -53,7 +53,7 @@ def mask_contradiction(run: Run, row: Mapping[str, Any]) -> Literal["marked", "e
     """Return how the mask of an image contradicts its verdict, whatever the run's thresholds are.
 
     Args:
-        run: that gave the verdict.
+        run: the run that gave the verdict.
         row: its prediction.
 
     Returns:

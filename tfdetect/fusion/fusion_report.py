@@ -27,7 +27,7 @@ def write_report(folder: Path, values: FusionResult, comparison: Comparison) -> 
     """Write fusion.json, fusion.html and figures/fusion_correlation.png.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         values: the content of fusion.json.
         comparison: the predictions that were measured.
     """

@@ -35,7 +35,7 @@ def build_backbone(
     """Build a registered backbone.
 
     Args:
-        name: in `registry.BACKBONES`.
+        name: a name in `registry.BACKBONES`.
         shape: (height, width, channels) of its input.
         weights: "none", "imagenet", or a preset's name.
         options: keyword arguments of its function, as `model.options` has them.

@@ -75,7 +75,7 @@ def export_saved_model(
 
     Args:
         run: the run.
-        folder: where to; by default `saved_model/` in the run's folder.
+        folder: the folder to write; by default `saved_model/` in the run's folder.
         webp: whether it has the endpoint `encoded_webp`, which needs TensorFlow 2.20.
         detector: the run's model; by default it is loaded.
     """

@@ -25,8 +25,9 @@ def share_weights(model: "onnx.ModelProto", files: Sequence[Path]) -> float:
     Runtime does once, when it loads it.
 
     Args:
-        model: without external data; it is changed. Its metadata get the SHA-256 of the files.
-        files: that will be beside the model's.
+        model: a model without external data; it is changed, and its metadata get the
+            SHA-256 of the files.
+        files: files that will be in the folder of the model.
 
     Returns:
         Fraction of the bytes of the weights that are in these files.

@@ -25,7 +25,7 @@ class MemoryLimit:
 
     Attributes:
         fraction: the fraction of its memory, above 0 and at most 1.
-        size: in bytes.
+        size: number of bytes.
     """
 
     fraction: float | None = None

@@ -149,7 +149,7 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
         expected = counts[number, number] / called if called else None
         assert one["precision"]["value"] == pytest.approx(expected, abs=1e-6)
     card = (run.path / "model_card.md").read_text()
-    page = (run.path / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    page = (run.path / "report.html").read_text().replace("\N{NO-BREAK SPACE}<wbr>", " ")
     first = result["classes"]["generated"]
     cells = f">{first['count']}</td>"
     assert "Metrics by class" in page and format_interval(first["recall"]) in page and cells in page

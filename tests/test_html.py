@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from browser import chromium
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -182,9 +182,57 @@ def test_tables_scroll_and_align_numbers():
     assert outline.elements[0][1]["class"] == "scroll" and outline.elements[0][1]["tabindex"] == "0"
     assert [a.get("class") for a in outline.all("td")] == ["number", "number", None] * 2
     assert [a["scope"] for a in outline.all("th")] == ["col"] * 4 + ["row"] * 2
-    assert "0.91 [0.90,\N{NO-BREAK SPACE}0.92]" in made  # broken before the interval alone
+    # Broken before the interval alone and, on a small screen, in it.
+    assert "0.91 [0.90,\N{NO-BREAK SPACE}<wbr>0.92]" in made
     assert "a&lt;b" in made and table(["a"], []) == ""
     assert "<thead>" not in table(["", ""], [["seed", "0"]])
+
+
+LONG = (
+    "12 of 30 images are known to the detector from its training or selection (the same or a "
+    "copy), e.g. Those of validation. The column 'without known images' leaves them out, and all "
+    "other columns have them; so compare detectors by that one."
+)
+
+
+def test_long_notes_are_folded_after_a_sentence_or_a_clause():
+    made = note(LONG, "bad", "a detail")
+    assert made.startswith('<details class="note tone-bad"><summary>12 of 30')
+    assert "e.g. Those of validation.</summary><p>The column" in made and "a detail" in made
+    sentence = LONG.replace(". The column", ", and so on: the column")
+    assert "and so on:</summary><p>the column" in note(sentence)
+    for short in ("Short. Indeed.", "a" * 500, "A. " + "b" * 300, LONG[:170]):
+        assert note(short) == f'<div class="note tone-caution"><p>{escape(short)}</p></div>'
+    assert "<b>" not in note("<b>" + LONG) and "&lt;b&gt;" in note("<b>" + LONG)
+
+
+@pytest.mark.slow
+def test_a_phone_shows_the_begin_of_warnings_and_whole_tables():
+    """And a wide screen and paper show warnings whole."""
+    gains = [["validation", "calibration error (ECE)", "-0.0123 [-0.0345, +0.0012]",
+              "no significant difference"]]  # fmt: skip
+    change = ["0.9123 [0.9050, 0.9190]", "0.9323 [0.9270, 0.9390]", "+0.0200 [+0.0050, +0.0390]"]
+    body = join(
+        table(["split", "metric", "difference", "result"], gains),
+        table(["metric", "before", "after", "change"], [["balanced accuracy", *change]]),
+    )
+    page = render_page("Gain", [Section("Gain", body)], notes=[note(LONG), note("Short.")])
+    hidden = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+    with chromium() as browser:
+        for width, whole in ((390, False), (1200, True)):
+            shown = browser.new_page(viewport={"width": width, "height": 800})
+            shown.set_content(page)
+            assert shown.evaluate(hidden) == [0, 0]
+            assert shown.locator("summary").is_visible()
+            assert shown.locator("details.note p").is_visible() == whole
+            if not whole:
+                height = shown.locator("details.note").bounding_box()["height"]
+                shown.locator("summary").click()
+                assert shown.locator("details.note p").is_visible()
+                assert shown.locator("details.note").bounding_box()["height"] > height + 40
+                shown.locator("summary").click()
+                shown.emulate_media(media="print")
+                assert shown.locator("details.note p").is_visible()
 
 
 def wide_table(columns):
@@ -196,7 +244,7 @@ def wide_table(columns):
 def test_many_columns_are_set_closely():
     styles = [Outline(wide_table(n)).all("table")[0].get("class") for n in (5, 6, 11)]
     assert styles == [None, "dense", "dense upright"]
-    assert "latent_<wbr>diffusion_<wbr>0" in wide_table(6) and "<wbr>" not in wide_table(5)
+    assert "latent_<wbr>diffusion_<wbr>0" in wide_table(6) and "_<wbr>" not in wide_table(5)
     short = table(["a"] * 9, [["b", *["1"] * 8]])
     assert Outline(short).all("table")[0].get("class") is None
 

@@ -46,6 +46,9 @@ _PLOT_COLORS = 6000  # at most, of a figure that gets a palette; a photograph ha
 # space after a column, in usual type and in the small type of tables that would not fit.
 _PLACE, _USUAL, _SMALL = 960, (9.75, 19.2), (8.45, 6.4)
 _LONG = 14  # letters of a name that gets a column of some width
+_LONG_NOTE = 180  # letters of a message, above which it is folded; four lines on a telephone
+_SENTENCE_END = re.compile(r"(?<=[^.\s][^.\s][.!?]) (?=[^\Wa-z_])")
+_CLAUSE_END = re.compile(r"(?<=[:;]) ")
 _BREAKS = re.compile(r" |(?<=\w)-(?=\w)")
 _BOLD = 1.1  # how much wider headings are
 # A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
@@ -210,9 +213,33 @@ def heading(title: str) -> Markup:
 
 
 def note(message: str, tone: Tone = "caution", detail: str = "") -> Markup:
-    """Return a highlighted message, for warnings and findings."""
+    """Return a highlighted message, for warnings and findings.
+
+    Of a long one a small screen shows the first sentence until the reader opens it.
+    """
     more = _filled("<p><small>{}</small></p>", detail) if detail else Markup("")
-    return _filled('<div class="note tone-{}"><p>{}</p>{}</div>', tone, message, more)
+    begin, rest = _first_sentence(message)
+    if not rest:
+        return _filled('<div class="note tone-{}"><p>{}</p>{}</div>', tone, message, more)
+    return _filled(
+        '<details class="note tone-{}"><summary>{}</summary><p>{}</p>{}</details>',
+        tone, begin, rest, more,
+    )  # fmt: skip
+
+
+def _first_sentence(message: str) -> tuple[str, str]:
+    """Return what of a long message to show at first, and the rest; "" of a short one.
+
+    The first part ends with a sentence or, where that is long itself, with a colon or semicolon.
+    """
+    if len(message) <= _LONG_NOTE:
+        return message, ""
+    ends = [*_SENTENCE_END.finditer(message), *_CLAUSE_END.finditer(message)]
+    for found in ends:
+        begin, rest = message[: found.start()], message[found.end() :]
+        if _LONG_NOTE / 4 <= len(begin) <= _LONG_NOTE and len(rest) > _LONG_NOTE / 4:
+            return begin, rest
+    return message, ""
 
 
 def code(source: str) -> Markup:
@@ -267,10 +294,13 @@ def table(
     dense = _width(headers, cells, *_USUAL, names) > _PLACE
     if dense:  # their long names may be broken
         headers = [escape(_shown(h)).replace("_", Markup("_<wbr>")) for h in headers]
+    upright = dense and _width(headers, cells, *_SMALL) > _PLACE
+    # On a small screen intervals may be broken, too; see report.css.
+    cells = [[_breakable(cell) if i in numbers else cell for i, cell in enumerate(row)]
+             for row in cells]  # fmt: skip
     return _rendered(
         "table.html", headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
-        long=long, dense=dense,
-        upright=dense and _width(headers, cells, *_SMALL) > _PLACE,
+        long=long, dense=dense, upright=upright,
     )  # fmt: skip
 
 
@@ -400,6 +430,15 @@ def _kind(cells: list[str]) -> str:
 def _number(cell: str) -> str:
     """Return a number that may be broken before its interval alone."""
     return type(cell)(re.sub(r" (?![\[(])", "\N{NO-BREAK SPACE}", cell))
+
+
+def _breakable(cell: str) -> str:
+    """Return a number with a place in its interval where a line may be broken."""
+    if not cell.endswith("]"):
+        return cell
+    return Markup(
+        escape(_shown(cell)).replace(",\N{NO-BREAK SPACE}", Markup(",\N{NO-BREAK SPACE}<wbr>"))
+    )
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:

@@ -299,13 +299,7 @@ def torch_worker(name, task, network, side, precision):
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)
-    if network == "small_resnet":
-        model = small_resnet_torch()
-    else:
-        import torchvision
-
-        model = getattr(torchvision.models, network)(weights=None, num_classes=1)
-    model = model.to(memory_format=torch.channels_last)
+    model = torch_network(network).to(memory_format=torch.channels_last)
     facts = versions("torch", "torchvision")
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     batch = BATCHES[network, side]
@@ -342,6 +336,15 @@ def torch_worker(name, task, network, side, precision):
         return batch
 
     serve(facts, {"train": train})
+
+
+def torch_network(name):
+    """Return a network of one logit that nobody trained."""
+    if name == "small_resnet":
+        return small_resnet_torch()
+    import torchvision
+
+    return getattr(torchvision.models, name)(weights=None, num_classes=1)
 
 
 def small_resnet_torch():

@@ -3,10 +3,11 @@
     python benchmarks/run_all.py --peers PEERS/bin/python --cifake CIFAKE --photographs DIR
     python benchmarks/run_all.py --guard            # compare a new record with the stored one
 
-Training and prediction against PyTorch and Keras on JAX, input against other loaders, searches
-against Optuna. Each figure is a ratio of images (or trials) per second, ours to the peer's: the
-median of paired rounds, and the range of the rounds. The record is a JSON file per benchmark and
-the table `speed.md` in the folder `--results`; what it has already is not measured again.
+Training and prediction against PyTorch and Keras on JAX, prediction from files against bare loops,
+input against other loaders, searches against Optuna. Each figure is a ratio of images (or trials)
+per second, ours to the peer's: the median of paired rounds, and the range of the rounds. The record
+is a JSON file per benchmark and the table `speed.md` in the folder `--results`; what it has already
+is not measured again.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from timing import Results
 
 HERE = Path(__file__).parent
 STORED = HERE / "record"
-RECORDS = ("peers", "input_peers", "search_peers")
+RECORDS = ("peers", "predict_peers", "input_peers", "search_peers")
 TOLERANCE = 0.9  # a ratio may fall so far below what was stored before it counts as a regression
 
 
@@ -39,7 +40,8 @@ def main():
         run(args.results, "peers", *peers)
         for side, folder in ((32, args.cifake), (224, args.photographs)):
             if folder:
-                run(args.results, "input_peers", *peers, "--data", folder, "--side", side)
+                for name in ("predict_peers", "input_peers"):
+                    run(args.results, name, *peers, "--data", folder, "--side", side)
         run(args.results, "search_peers", *peers)
     text = table(args.results)
     (args.results / "speed.md").write_text(text)

@@ -169,8 +169,18 @@ def compare(
         seconds: length of a measurement, in processor time of each core.
 
     Returns:
-        "facts" of each worker; "clock" and "processor": median images per second of each, and
-        the ratios to each peer, as of `paired`.
+        What `against_peers` does.
+    """
+    facts, speeds = in_turns(commands, task, rounds=rounds, seconds=seconds)
+    return against_peers(facts, speeds)
+
+
+def in_turns(
+    commands: dict[str, list[str]], task: str, *, rounds: int, seconds: float
+) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
+    """Return what each worker says of itself, and of each round its images per second.
+
+    They are by the clock and by processor time. Arguments as for `compare`.
     """
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         workers = []
@@ -183,9 +193,25 @@ def compare(
         for number in range(rounds):
             for each in workers if number % 2 == 0 else reversed(workers):
                 speeds[each.name].append(each.measure(task, seconds))
-    found: dict[str, Any] = {"facts": {each.name: each.facts for each in workers}}
+    return {each.name: each.facts for each in workers}, speeds
+
+
+def against_peers(
+    facts: dict[str, Any], speeds: dict[str, list[tuple[float, float]]]
+) -> dict[str, Any]:
+    """Compare the first of some workers with each of the others.
+
+    Args:
+        facts: of all workers that were measured, from `in_turns`.
+        speeds: of those to compare.
+
+    Returns:
+        "facts" of each worker; "clock" and "processor": median images per second of each, and
+        the ratios to each peer, as of `paired`. The last two are missing without rounds.
+    """
+    found: dict[str, Any] = {"facts": {name: facts[name] for name in speeds}}
     ours, *peers = speeds
-    for column, by in enumerate(("clock", "processor") if rounds else ()):
+    for column, by in enumerate(("clock", "processor") if speeds[ours] else ()):
         rates = {name: [each[column] for each in rows] for name, rows in speeds.items()}
         found[by] = {
             "speeds": {name: round(statistics.median(each), 1) for name, each in rates.items()},

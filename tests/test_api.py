@@ -131,6 +131,19 @@ def test_predictions_are_a_table(shared_run, tmp_path):
         found[3]
 
 
+def test_files_are_predicted_where_nothing_can_be_written(shared_run, tmp_path, monkeypatch):
+    run, root = shared_run
+    path = sorted(Path(root, "test", "fake").glob("*.png"))[0]
+    detector = tfdetect.load(run)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    assert detector.predict(path, progress=False)[0]["error"] is None
+    with pytest.raises(FileNotFoundError):
+        detector.predict(path.read_bytes(), progress=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert detector.predict(path.read_bytes(), progress=False)[0]["error"] is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_options_change_verdicts_and_not_the_run(shared_run):
     run, root = shared_run
     path = sorted(Path(root, "test", "fake").glob("*.png"))[0]

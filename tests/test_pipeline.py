@@ -7,14 +7,15 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import write_images
+from PIL import Image
 
-from tfdetect.core.data_settings import Data
+from tfdetect.core.data_settings import Data, Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_info import View
 from tfdetect.core.training_settings import Curriculum
 from tfdetect.data.build_catalog import build_catalog
-from tfdetect.data.loading import image_dataset
+from tfdetect.data.loading import image_dataset, read_files, view_dataset
 from tfdetect.data.sampling import StratifiedOrder
 from tfdetect.data.sources import Files
 from tfdetect.data.strata import CONSTANT, Replay, find_strata
@@ -155,6 +156,31 @@ def test_broken_files_are_left_out_of_predictions(folder_dataset):
     view = View(size=(24, 24), policy="stretch")
     indices = np.concatenate([i.numpy() for i, _ in image_dataset(Files(paths), view, 7)])
     assert indices.tolist() == [i for i in range(32) if i != 5]
+
+
+def test_a_few_files_are_read_as_by_a_pipeline(tmp_path):
+    rng = np.random.default_rng(2)
+    pixels = Image.fromarray(rng.integers(0, 255, (150, 200, 3), np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pixels.save(tmp_path / "turned.jpg", exif=turned)
+    pixels.convert("L").save(tmp_path / "gray.png")
+    pixels.save(tmp_path / "a.gif")
+    pixels.save(tmp_path / "a.webp")
+    (tmp_path / "broken.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:3000])
+    paths = [*sorted(map(str, tmp_path.glob("*.*"))), str(tmp_path / "none.png"), ""]
+    broken = [n for n, path in enumerate(paths) if not path or "broken" in path or "none" in path]
+    views = [
+        View(size=(32, 48), policy="stretch"), View(size=(64, 64), policy="window_tile", crops=5),
+        View(size=(48, 48), policy="crop", equalize=Equalize(side=64)),
+    ]  # fmt: skip
+    source = Files(paths)
+    [(indices, parts, facts)] = view_dataset(source, views, len(paths), facts=True)
+    assert sorted({*range(len(paths))} - {*indices.numpy()}) == broken
+    found = read_files(source, views)
+    for one, other in zip(tf.nest.flatten(found), [indices, *parts, facts], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert read_files(Files([paths[n] for n in broken]), views) is None
 
 
 def test_windows_lie_elsewhere_each_pass_and_repeat_by_seed(folder_dataset):

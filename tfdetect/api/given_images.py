@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tfdetect.core import addresses
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import TemporaryFolder
 from tfdetect.data.image_files import ImageFiles, images_of
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class GivenImages:
     files: ImageFiles
 
 
-def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
+def find_given(images: Image | Iterable[Image], folder: TemporaryFolder) -> GivenImages:
     """Return the files of images; pixels are written into `folder` as PNG, bytes as they are.
 
-    A file that is given twice comes once.
+    A file that is given twice comes once. Without pixels and bytes the folder is not made.
 
     Raises:
         UserError: a path does not exist, no image can be read, or an array is not an image.
@@ -56,11 +57,11 @@ def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
             given.files.extend(files)
             paths, names = files.paths, [addresses.shown(path) for path in files.paths]
         elif encoded is not None:
-            file = folder / f"image_{number:04d}"
+            file = folder.path / f"image_{number:04d}"
             file.write_bytes(encoded)
             paths, names = [str(file)], [f"image {number}"]
         else:
-            file = folder / f"image_{number:04d}.png"
+            file = folder.path / f"image_{number:04d}.png"
             convert = _upright if _is_pil(image) else _from_array
             convert(image, number).save(file, compress_level=1)
             paths, names = [str(file)], [f"image {number}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tfdetect.api.predictions import Predictions, with_errors
 from tfdetect.core import console, storage
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import FailedWrites, check_writable
+from tfdetect.core.files import FailedWrites, TemporaryFolder, check_writable
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, user_path
 
@@ -66,8 +65,8 @@ def predicting(
     if pages is not None:
         check_writable(user_path(pages), "--explain")
     authentic = run.class_names[:1]
-    with tempfile.TemporaryDirectory() as folder:
-        given = find_given(images, Path(folder))
+    with TemporaryFolder() as folder:
+        given = find_given(images, folder)
         # Fewer rows than inputs are never silent.
         if given.files.repeated or (progress and given.files.noteworthy):
             console.log(given.files.describe())
@@ -85,7 +84,7 @@ def predicting(
         if given.files.entries:
             # Masks and pages need all files at the same time.
             at_once = masks is not None or pages is not None
-            table = job.predict_in_turns(Path(folder, "fetched"), at_once, progress)
+            table = job.predict_in_turns(folder.path / "fetched", at_once, progress)
         else:
             table = job.predict(given.paths, 0, progress)
         rows = job.rows(table)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tfdetect.core import storage
 from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
@@ -83,6 +83,30 @@ class FailedWrites:
         except (OSError, UserError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
             self.reasons[path] = disk_error(error) or reason or str(error)
+
+
+class TemporaryFolder:
+    """A temporary folder that is made when it is first asked for, and removed at the end.
+
+    What may need one often does not, and some file systems take milliseconds to remove it.
+    """
+
+    def __init__(self) -> None:
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        if self._made is None:
+            self._made = tempfile.TemporaryDirectory()
+        return Path(self._made.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._made is not None:
+            self._made.cleanup()
 
 
 def csv_text(

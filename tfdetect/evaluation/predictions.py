@@ -13,7 +13,7 @@ from tfdetect.core.columns import Column, Table
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
-from tfdetect.data.loading import Change, native_images, view_dataset
+from tfdetect.data.loading import Change, native_images, read_files, view_dataset
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.evaluation.prediction_columns import (
     MaskPrediction,
@@ -24,6 +24,7 @@ from tfdetect.evaluation.prediction_columns import (
 )
 from tfdetect.evaluation.remarks import with_remarks
 from tfdetect.evaluation.verdicts import calibrated
+from tfdetect.imaging.frames import frames_of
 from tfdetect.imaging.partial import Picture, picture_parts
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
@@ -109,7 +110,11 @@ def predict_files(
 
     def table(errors: Sequence[str | None]) -> Table:
         found = columns.table(errors, from_pixels).with_paths(texts)
-        return with_remarks(found, run, paths, max_pixels)
+        frames = [
+            0 if missing else frames_of(path, max_pixels)
+            for path, missing in zip(paths, columns.missing)
+        ]
+        return with_remarks(found, run, frames)
 
     with rows_kept(on_stop, lambda: table([None] * len(paths))):
         _fill(columns, score_source(run, compiled, source, batch_size), len(source), progress)
@@ -229,7 +234,12 @@ def score_source(
     size = batch_size
     if not alter and not tf.config.list_logical_devices("GPU"):
         size = cpu_batch(run, batch_size)
-    for indices, images, facts in view_dataset(source, run.views, size, change, facts=True):
+    if isinstance(source, Files) and len(source) <= size and change is None:
+        batch = read_files(source, run.views)
+        batches: Iterable = [] if batch is None else [batch]
+    else:
+        batches = view_dataset(source, run.views, size, change, facts=True)
+    for indices, images, facts in batches:
         if alter:
             images = alter(indices.numpy(), tuple(image.numpy() for image in images))
             images = tuple(map(tf.constant, images))

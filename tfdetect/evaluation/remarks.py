@@ -8,26 +8,22 @@ import numpy as np
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import percent
-from tfdetect.imaging.frames import frames_of
 
 MANY = 0.01  # fraction of marked pixels from which a mask contradicts a verdict of authentic
 
 
-def with_remarks(table: Table, run: Run, files: Sequence[str | bytes], max_pixels: int) -> Table:
+def with_remarks(table: Table, run: Run, frames: Sequence[int]) -> Table:
     """Return predictions of files with the columns frames and remarks.
 
     Args:
         table: one row for each file.
         run: the run that gave the verdicts.
-        files: paths, or the bytes of files.
-        max_pixels: an image with more pixels is not opened.
+        frames: the number of frames or pages of each file; of any value where it was not read.
     """
-    read = [p_fake is not None for p_fake in table["p_fake"].to_pylist()]
-    frames = [frames_of(file, max_pixels) if good else 0 for file, good in zip(files, read)]
-    missing = ~np.array(read, bool)
+    missing = table["p_fake"].absent
     table = table.with_column("frames", Column(np.array(frames, np.int64), missing))
-    rows = zip(table.to_pylist(), read)
-    texts = ["; ".join(remarks(run, row)) if good else None for row, good in rows]
+    rows = zip(table.to_pylist(), missing)
+    texts = [None if absent else "; ".join(remarks(run, row)) for row, absent in rows]
     return table.with_column("remarks", Column.texts(texts))
 
 

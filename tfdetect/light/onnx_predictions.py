@@ -22,6 +22,7 @@ from tfdetect.evaluation.prediction_columns import (
 from tfdetect.evaluation.remarks import with_remarks
 from tfdetect.imaging.facts import facts_of
 from tfdetect.imaging.formats import ImageError, read_bytes
+from tfdetect.imaging.frames import frames_of
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.resample import view_parts
@@ -31,20 +32,19 @@ _PREFETCH = 2  # batches that are decoded while one is predicted
 Item = tuple[np.ndarray, np.ndarray]  # pixels or parts, and facts
 
 
-def read_image(file: str | bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image.
+def read_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
+    """Decode an image.
 
     Args:
-        file: a path, or the bytes of a file.
+        data: the bytes of a file.
         max_pixels: images with more pixels are refused.
 
     Returns:
         uint8 [H, W, 3], upright RGB, and its facts int64 [5]; see `imaging.facts`.
 
     Raises:
-        ImageError: the file cannot be read, is of a refused kind, or is damaged.
+        ImageError: the file is of a refused kind, or damaged.
     """
-    data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
     pixels = np.asarray(read_rgb(data, max_pixels))
     return pixels, facts_of(data, pixels)
 
@@ -82,17 +82,19 @@ def predict_files(
     run, masks = detector.run, detector.run.predicts_masks
     columns = PredictionColumns(run, len(paths), masks, on_mask=on_mask)
     errors: list[str | None] = [None] * len(paths)
+    frames = [0] * len(paths)
 
-    def load(path: str) -> tuple[list[np.ndarray], np.ndarray] | ImageError:
+    def load(path: str) -> tuple[list[np.ndarray], np.ndarray, int] | ImageError:
         try:
-            image, facts = read_image(path, max_pixels)
+            data = read_bytes(path, max_pixels)
+            image, facts = read_image(data, max_pixels)
         except ImageError as error:
             return error
-        return image_parts(run, image), facts
+        return image_parts(run, image), facts, frames_of(data, max_pixels)
 
     def rows() -> Table:
         table = columns.table(errors, from_pixels).with_paths([from_os(path) for path in paths])
-        return with_remarks(table, run, paths, max_pixels)
+        return with_remarks(table, run, frames)
 
     size = 1 if masks else cpu_batch(run, batch_size)
     with (
@@ -109,7 +111,8 @@ def predict_files(
                 if isinstance(each, ImageError):
                     errors[index] = str(each)
                 else:
-                    good.append((index, *each))
+                    parts, facts, frames[index] = each
+                    good.append((index, parts, facts))
             if good:
                 columns.add(score_images(detector, good, show_tiles))
             bar.advance(len(loaded))
@@ -144,6 +147,9 @@ def _in_batches(
     load: Callable, paths: Sequence[str], size: int, threads: int
 ) -> Iterator[tuple[int, list]]:
     """Yield the number of its first file and the loaded files of each batch, loading ahead."""
+    if len(paths) == 1:  # nothing to load ahead of: a thread would take longer than a small image
+        yield 0, [load(paths[0])]
+        return
     with ThreadPoolExecutor(threads) as pool:
         starts = iter(range(0, len(paths), size))
         waiting: list[tuple[int, list[Future]]] = []

@@ -213,9 +213,10 @@ def test_shuffled_weights_destroy_the_maps_and_come_back(shared_run):
 @pytest.mark.parametrize("backbone, size", [("deit_t", 64), ("vit_b", 64), ("swin_t", 224),
                                             ("segformer_b0", 64)])  # fmt: skip
 def test_attention_of_transformers(backbone, size):
-    options = {"num_layers": 2} if backbone in ("deit_t", "vit_b") else {}
-    if backbone == "swin_t":
-        options = {"patch_size": 16, "depths": [1, 1], "num_heads": [3, 6]}
+    options = {
+        "swin_t": {"patch_size": 16, "depths": [1, 1], "num_heads": [3, 6]},
+        "segformer_b0": {"layerwise_depths": [1, 1, 1, 1]},
+    }.get(backbone, {"num_layers": 2})
     detector = detector_of({"backbone": backbone, "options": options}, size)
     explainer, image = Explainer(detector), image_of(size)
     before = explainer.score([image])

@@ -28,7 +28,6 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.walk import FoundFile, Walk
 from tfdetect.data import scan
 from tfdetect.data.build_catalog import build_catalog
-from tfdetect.data.inspection import CONTENT_COLUMNS
 from tfdetect.data.parallel import reading_by
 
 
@@ -59,11 +58,12 @@ def synthetic(count):
                 stamp = 1_700_000_000_000_000_000 + i
                 yield FoundFile(f"{place}/image_{i:08d}.jpg", 1000 + i % 97, stamp, 1, i)
 
-    def inspect(read, paths, *rest):
+    def inspect(read, paths, schema, *rest):
         hashes = pa.array((f"{p[-12:-4]:0>32}" for p in paths), pa.string())
         sides = pa.array(np.full(len(paths), 32, np.int32))
         formats, errors = pa.repeat("JPEG", len(paths)), pa.nulls(len(paths), pa.string())
-        return pa.table([hashes, sides, sides, formats, errors], CONTENT_COLUMNS)
+        frames = pa.array(np.full(len(paths), 1, np.int32))
+        return pa.table([hashes, sides, sides, formats, frames, errors], schema)
 
     scan.Walk = MadeUp
     result = {"rows": count, "MiB at start": memory()}

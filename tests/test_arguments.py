@@ -69,7 +69,7 @@ def test_a_backbone_that_returns_no_model(monkeypatch):
         return keras.Model(image, [image, image])
 
     for name in ("returns_nothing", "returns_two"):
-        with pytest.raises(UserError, match=f"The backbone '{name}' returned"):
+        with pytest.raises(UserError, match=f"The backbone '{name}' of a plug-in .* returned"):
             tfdetect.create_detector(name, **SIZE)
 
 

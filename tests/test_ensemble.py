@@ -246,6 +246,25 @@ def test_without_cross_fitting_validation_is_measured_and_called_optimistic():
     assert "alone, or --fusion mean." in warning
 
 
+def test_a_fusion_that_is_worse_than_its_best_member_on_test_alone_is_warned_of():
+    rng = np.random.default_rng(5)
+    fake = np.arange(200) % 2 == 1
+    sides = np.where(fake, 1, -1)
+    first = 2 * sides + rng.normal(size=200)
+    validation = scores_of(np.stack([first, sides + rng.normal(size=200)], 1), fake)
+    test = scores_of(np.stack([first, -3 * sides + rng.normal(size=200)], 1), fake)
+    fusions = {"mean": fit_fusion("mean", validation)}
+    splits = {"validation": validation, "test": test}
+    values = measure_comparison(compare_fusions(splits, fusions, ["a", "b"], "mean"))
+    warning = worse_than_best_member(values)
+    assert warning.startswith("On test the fusion is worse than its best member, a: AUC 0.")
+    assert warning.endswith("Use a alone.")
+    values = measure_comparison(
+        compare_fusions({**splits, "test": validation}, fusions, ["a", "b"], "mean")
+    )
+    assert worse_than_best_member(values) == ""
+
+
 # With trained runs.
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):

@@ -251,6 +251,35 @@ def test_requests_are_logged_as_json(client, caplog):
     assert entry["id"] == "abc-2" and entry["status"] == 200 and entry["path"] == "/healthz"
 
 
+def test_what_libraries_log_is_json_too(capsys, monkeypatch):
+    import logging
+
+    from tfdetect.serving.middleware import log, log_to_stderr
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    level = log.level
+    log_to_stderr()
+    logging.getLogger("python_multipart.multipart").warning("Expected %d", 45)
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("It failed")
+    log.info(json.dumps({"event": "request"}))
+    log.setLevel(level)
+    first, second, third = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["message"] == "Expected 45" and first["level"] == "WARNING"
+    assert second["logger"] == "uvicorn.error" and "ValueError: two\nlines" in second["exception"]
+    assert third == {"event": "request"}
+
+
+def test_masks_of_a_run_that_predicts_none_are_refused(client):
+    answer = client.post("/v1/predict?masks=true", files=files_of(b"no image"))
+    assert answer.status_code == 422
+    assert answer.json()["error"] == (
+        "small predicts no masks. No other model here does. Leave masks out."
+    )
+
+
 def test_a_token_is_asked_for(served_run):
     settings = ServerSettings(token="secret", decoders=1)
     client = TestClient(create_app(Service([served_run[0]], settings)))

@@ -81,7 +81,10 @@ def main(argv: list[str]) -> None:
         "token": token, "keep": args.keep,
     }, "the command line")  # fmt: skip
     if args.keep is not None and not args.keep.is_dir():
-        raise UserError(f"The folder {args.keep} for uploaded files does not exist.")
+        problem = "is a file" if args.keep.exists() else "does not exist"
+        raise UserError(
+            f"--keep {args.keep}: a folder is needed for uploaded files; this {problem}."
+        )
     runs = [open_run(path) for path in served_runs(args.runs)]
     import uvicorn
 
@@ -95,7 +98,7 @@ def main(argv: list[str]) -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     console.log(f"http://{host}:{listening.getsockname()[1]}")
     server = uvicorn.Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False,
+        app, log_config=None, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE,
     ))  # fmt: skip
     # After the last answer it raises the signal that it was ended by; SIGTERM is no failure.

@@ -264,12 +264,16 @@ def _result(metric: str, gain: Interval) -> str:
 
 
 def worse_than_best_member(values: FusionsCompared) -> str:
-    """Return a warning if the fusion is worse on validation than its best member, else ""."""
-    gains, best = values["gains"]["validation"], values["best_member"]
-    worse = [key for key in ("auc", "log_loss") if _result(key, gains[key]) == "worse"]
-    if not worse:
+    """Return a warning if the fusion is worse than its best member, on validation or on test."""
+    best = values["best_member"]
+    for split in (each for each in ("validation", "test") if each in values["gains"]):
+        gains = values["gains"][split]
+        worse = [key for key in ("auc", "log_loss") if _result(key, gains[key]) == "worse"]
+        if worse:
+            break
+    else:
         return ""
-    fused, member = _compared(values, "validation")
+    fused, member = _compared(values, split)
     figures = ", ".join(
         f"{NAMES[key]} {fused[key]['value']:.4f} against {member[key]['value']:.4f}"
         for key in worse
@@ -278,7 +282,7 @@ def worse_than_best_member(values: FusionsCompared) -> str:
     better = min(fusions, key=lambda name: numbers(fusions[name]["log_loss"])[0])
     instead = f", or --fusion {better}" if better != values["fusion"] else ""
     return (
-        f"On validation the fusion is worse than its best member, {best}: {figures}. Use {best} "
+        f"On {split} the fusion is worse than its best member, {best}: {figures}. Use {best} "
         f"alone{instead}."
     )
 

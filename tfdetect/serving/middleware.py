@@ -152,9 +152,22 @@ class Guard:
         return None
 
 
+class _JsonLines(logging.Formatter):
+    """Writes each record as one line of JSON; the server's own messages are JSON already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == log.name:
+            return record.getMessage()
+        entry = {"event": "log", "logger": record.name, "level": record.levelname,
+                 "message": record.getMessage()}  # fmt: skip
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
 def log_to_stderr() -> None:
-    """Write the server's log to stderr, one JSON object a line."""
+    """Write the log of the server and of its libraries to stderr, one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers, log.propagate = [handler], False
+    handler.setFormatter(_JsonLines())
+    logging.getLogger().handlers = [handler]
     log.setLevel(logging.INFO)

@@ -100,6 +100,14 @@ async def predict(
 ) -> dict[str, Any]:
     """Give a verdict on each image of a request."""
     model = _model_name(backend, query.model)
+    runs = {name: each.run for name, each in backend.service.detectors.items()}
+    if query.masks and not runs[model].predicts_masks:
+        those = [name for name, run in runs.items() if run.predicts_masks]
+        instead = (
+            f"Use ?model={those[0]}, or leave masks out." if those
+            else "No other model here does. Leave masks out."
+        )  # fmt: skip
+        raise HTTPException(422, f"{model} predicts no masks. {instead}")
     uploads = await read_uploads(request, backend.service.settings, keep=True)
     rows = await backend.service.predict(model, uploads, query.masks)
     for row in rows:

@@ -274,7 +274,7 @@ def test_what_libraries_log_is_json_too(capsys, monkeypatch):
 
 def test_masks_of_a_run_that_predicts_none_are_refused(client):
     answer = client.post("/v1/predict?masks=true", files=files_of(b"no image"))
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert answer.json()["error"] == (
         "small predicts no masks. No other model here does. Leave masks out."
     )

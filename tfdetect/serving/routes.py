@@ -107,7 +107,7 @@ async def predict(
             f"Use ?model={those[0]}, or leave masks out." if those
             else "No other model here does. Leave masks out."
         )  # fmt: skip
-        raise HTTPException(422, f"{model} predicts no masks. {instead}")
+        raise HTTPException(409, f"{model} predicts no masks. {instead}")
     uploads = await read_uploads(request, backend.service.settings, keep=True)
     rows = await backend.service.predict(model, uploads, query.masks)
     for row in rows:

@@ -168,6 +168,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "The request is malformed.", 401: "The token is missing or wrong.",
         404: "There is no such model.", 408: "The client sent nothing for too long.",
+        409: "Masks are asked of a model that predicts none.",
         413: "The request or a file is too large.",
         415: "The content type or encoding is not supported.", 422: "A parameter is wrong.",
         429: "Too many images wait; try again after the seconds in Retry-After.",

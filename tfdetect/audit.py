@@ -58,7 +58,6 @@ def main(argv: list[str]) -> int:
     cluster = cli.chosen_cluster(args)
 
     from tfdetect import api
-    from tfdetect.auditing.fixes import NOTHING_TO_FIX, needed_fixes
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
 
@@ -72,6 +71,8 @@ def main(argv: list[str]) -> int:
         args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         max_pixels=args.max_pixels, cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
+    from tfdetect.auditing.fixes import NOTHING_TO_FIX, needed_fixes
+
     output = args.output or Path("saved_models") / f"audit-{audit.spec.name}"
     _report(audit, output, args.json)
     is_fixed = bool(args.fix and (args.fixes or needed_fixes(audit)))

@@ -129,9 +129,7 @@ def prepare_training(
 
     With a cluster, wait for its other workers.
     """
-    from tfdetect.auditing.check_training_data import check_training_data
     from tfdetect.data.plan import find_data, load_plan
-    from tfdetect.train_run import TrainingJob, check_job
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
 
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
@@ -152,7 +150,9 @@ def prepare_training(
             path = new_run_path(user_path(output), wanted, log)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
-    import_tensorflow()
+    import_tensorflow()  # what follows takes seconds to import, so mistakes are said before
+    from tfdetect.auditing.check_training_data import check_training_data
+    from tfdetect.train_run import TrainingJob, check_job
     from tfdetect.training.devices import configure_devices
 
     devices = configure_devices(numbers, limits, virtual_devices, cluster)

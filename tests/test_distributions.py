@@ -120,7 +120,7 @@ def test_without_the_packages_of_the_full_one_predictions_are_the_same(name, pho
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["train", "--dataset", "demo"], "not part of tfdetect-light"),
+    (["train", "--dataset", "demo"], "needs the package pyarrow"),
     (["evaluate", "saved_models/photo_detector"], "needs the package pyarrow"),
     (["predict", "photo.jpg", "--explain", "pages"], "needs the package tensorflow"),
     (["serve"], "needs the package uvicorn"),

@@ -19,7 +19,7 @@ from conftest import write_dataset, write_images
 from fsspec.implementations.memory import MemoryFileSystem
 
 import tfdetect
-from tfdetect.core import addresses, storage
+from tfdetect.core import addresses, remote_files, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import staged
 from tfdetect.core.open_run import open_run
@@ -35,7 +35,7 @@ RUN = Path(__file__).parent.parent / "saved_models" / "cifake_small_resnet"
 @pytest.fixture
 def memory(monkeypatch):
     """The files at memory://, none at first."""
-    monkeypatch.setattr(storage, "_FIRST_PAUSE", 0)
+    monkeypatch.setattr(remote_files, "FIRST_PAUSE", 0)
     fs = fsspec.filesystem("memory")
     yield fs
     fs.store.clear()
@@ -135,7 +135,7 @@ def test_requests_that_fail_are_tried_again(memory, monkeypatch):
     assert len(calls) == 3
     shown = MemoryFileSystem.info(memory, "/set/a.txt")
     monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path: shown | {"size": 9})
-    with pytest.raises(UserError, match="came without its end"):
+    with pytest.raises(UserError, match="was received incompletely"):
         storage.fetched(user_path("memory://set/a.txt"))
     assert not any(user_path("memory://set").glob(".*"))
 
@@ -367,7 +367,7 @@ def test_all_commands_with_a_bucket(tmp_path, scheme, request, capsys):
 
 def test_a_server_that_cannot_be_reached_is_no_missing_file(monkeypatch):
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage, "_FIRST_PAUSE", 0)
+    monkeypatch.setattr(remote_files, "FIRST_PAUSE", 0)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/x.jpg"
     with pytest.raises(UserError, match=f"{address} cannot be used: .*connect"):

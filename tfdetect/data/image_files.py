@@ -11,6 +11,7 @@ from pathlib import Path
 from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
+from tfdetect.core.remote_files import RemoteFile
 from tfdetect.core.text import counted, listed, user_path
 from tfdetect.core.walk import Walk, is_junk, kind
 
@@ -33,7 +34,7 @@ class ImageFiles:
     errors: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
-    entries: dict[str, storage.Entry] = field(default_factory=dict)
+    entries: dict[str, RemoteFile] = field(default_factory=dict)
     repeated: list[str] = field(default_factory=list)
 
     def extend(self, more: "ImageFiles") -> None:

@@ -15,7 +15,8 @@ from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset, quick_findings
 from tfdetect.auditing.audit_report import format_audit, write_report
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
-from tfdetect.auditing.fixes import fix_dataset, write_cropped
+from tfdetect.auditing.fix_images import ImageToWrite, write_cropped
+from tfdetect.auditing.fixes import fix_dataset
 from tfdetect.auditing.traits import image_traits, radial_spectrum
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
@@ -308,12 +309,12 @@ def test_a_dataset_too_small_to_measure_shortcuts(tmp_path, monkeypatch):
         "Split train", "Split validation", "Split test"
     ]  # fmt: skip
     assert "the threshold and the calibration rest on them" in few[1]
-    assert "too few images, or groups, to measure shortcuts" in format_audit(found)
+    assert "too few images or groups to measure shortcuts" in format_audit(found)
     assert "balanced accuracy" not in format_audit(found)  # no table of a header alone
     write_report(found, tmp_path / "report")
     page = (tmp_path / "report" / "audit.html").read_text()
     assert (
-        "too few images, or groups, to measure shortcuts" in page and "95% lower bound" not in page
+        "too few images or groups to measure shortcuts" in page and "95% lower bound" not in page
     )
 
 
@@ -496,9 +497,8 @@ def test_images_are_decoded_as_the_detector_decodes_them(tmp_path):
     assert turned[9] != plain[9]  # the hash of the pixels
     for name, size in (("deep", (40, 48)), ("turned", (48, 40))):
         target = tmp_path / f"{name}.jpg"
-        assert write_cropped(None, 100, MAX_PIXELS, (f"{tmp_path / name}.png", str(target), None))[
-            1
-        ]
+        item = ImageToWrite(f"{tmp_path / name}.png", str(target))
+        assert write_cropped(None, 100, MAX_PIXELS, item) == (str(target), True)
         with Image.open(target) as copy:
             assert copy.size == size and 110 < np.asarray(copy).mean() < 145
 

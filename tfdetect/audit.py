@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
             ("tfdetect audit --dataset path/to/folder --fix path/to/fixed",
              "write a fixed copy and audit it"),
             ("tfdetect audit --dataset path/to/folder --spark spark://host:7077",
-             "with a million files, which the machines of a Spark cluster read"),
+             "for a million files, which the machines of a Spark cluster read"),
         ],
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to check", required=True)
@@ -35,9 +35,9 @@ def parser() -> cli.Parser:
         "--fix",
         type=Path,
         metavar="DIR",
-        help="write a fixed copy of the dataset into a new folder and audit it; its verdict "
-        "decides the exit code. With the fix formats it has images of its own; otherwise its table "
-        "names the original files, which must stay where they are",
+        help="write a fixed copy of the dataset into a new folder and audit the copy; its verdict "
+        "decides the exit code. With the fix 'formats' the copy has images of its own; otherwise "
+        "its manifest names the original files, which must not be moved",
     )
     fix.add_argument("--fixes", type=cli.names, metavar="NAME,NAME", help="fixes to apply: "
                      "duplicates, formats, balance, splits (default: those that the findings call "
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
 
 
 def _next_command(args: argparse.Namespace, audit: "Audit", is_fixed: bool) -> str | None:
-    """Return the command to go on with; None if the data are unreliable and nothing fixes them."""
+    """Return the next command to run; None if the data are unreliable and no fix helps."""
     from tfdetect.auditing.findings import NOTE, UNRELIABLE
     from tfdetect.core.provenance import command_line
 

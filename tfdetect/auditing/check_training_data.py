@@ -19,12 +19,13 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool) -> Catalog:
     Args:
         plan: what will be trained.
         catalog: its files.
-        strict: whether to refuse unreliable data, and labels that contradict each other, instead.
+        strict: whether to raise an error instead, for unreliable data and for contradicting
+            labels.
 
     Raises:
-        UserError: strict, and results from this data would be unreliable, or labels contradict.
+        UserError: `strict` is true, and the data are unreliable or labels contradict each other.
     """
-    if plan.spec.pretraining:  # no label, so nothing can leak it
+    if plan.spec.pretraining:  # there are no labels, so that no trait can predict them
         return catalog
     findings = [f for f in quick_findings(plan.spec, catalog) if f.level != NOTE]
     if not findings:

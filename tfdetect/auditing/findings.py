@@ -30,11 +30,11 @@ _UNRELIABLE_ACCURACY = 0.75
 _IN_PIXELS = ("format", "size")
 _UNRELIABLE_CONFLICTS = 0.01  # fraction of images whose labels contradict each other
 _MIN_BALANCED = 100  # images of each class in train that the fix "balance" must leave
-_MIN_GROUPS = 5  # of validation and of test; below, figures on them are said to be uncertain
-# Traits that are reported as notes only: names leave no trace in pixels, and the spectrum is also
-# what sound detectors rely on.
+_MIN_GROUPS = 5  # of validation and of test; metrics on fewer are called uncertain
+# Traits that are reported as notes only: file names leave no trace in pixels, and detectors may
+# rightly use the spectrum.
 _NOTE_GROUPS, _NOTE_TRAITS = ("name",), ("radial spectrum",)
-# Traits that are not reported after the one that already implies them.
+# Traits that are not reported if the trait that implies them is reported.
 _IMPLIED_BY = {"JPEG tables": "JPEG quality", "height": "width"}
 
 FIXES: dict[str, str] = {
@@ -54,7 +54,8 @@ class Finding:
         topic: format, size, metadata, name, content, duplicates, groups, balance, files or masks.
         text: one sentence with its numbers.
         fix: the key of `FIXES` that would fix it; None if none of them does.
-        setting: what to train with instead, KEY=VALUE of the experiment; None if nothing.
+        setting: a setting of the experiment, KEY=VALUE, that makes up for the problem; None if no
+            setting does.
         contradiction: whether labels contradict each other, which `train --strict` refuses at any
             level.
     """
@@ -234,15 +235,15 @@ def _by_class(counts: tuple[int, ...], classes: tuple[str, ...]) -> str:
 
 
 def group_findings(table: pa.Table) -> Iterator[Finding]:
-    """Yield findings about groups, such as videos: those in several splits, and splits of few."""
+    """Yield findings about groups, such as videos, that are in several splits or too few."""
     if table["group"].equals(table["hash"]):
         return  # no groups are named; equal contents are duplicates
     codes = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
     if groups_by_class(codes, table["label"].to_numpy()).min() < 2:
         yield Finding(
             CAUTION, "groups",
-            "All images of a class are of one group. What predicts the label cannot be measured: "
-            "that takes two groups of each class, one to learn from and one to test on.",
+            "All images of a class belong to one group, so shortcuts cannot be measured. "
+            "Measuring them takes two groups of each class, one to learn from and one to test on.",
         )  # fmt: skip
     pairs = table.group_by(["group", "dataset", "split"]).aggregate([([], "count_all")])
     splits = pairs["split"].cast(pa.string()).to_pylist()
@@ -252,7 +253,7 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
         counts = " and ".join(f"{split} has {count}" for split, count in few.items())
         yield Finding(
             CAUTION, "groups",
-            f"Figures on few groups are uncertain, whatever the number of images: {counts} of "
+            f"Metrics on few groups are uncertain, however many images there are: {counts} of "
             f"{len(set(zip(pairs['group'].to_pylist(), pairs['dataset'].to_pylist()))):,} groups.",
         )  # fmt: skip
     groups = pairs.group_by(["group", "dataset"]).aggregate([([], "count_all")])
@@ -289,8 +290,11 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
     fakes = {r["values"]: r["counts"] for r in pc.value_counts(generators).to_pylist()}
     rare = [name for name, count in fakes.items() if count * 20 < max(fakes.values())]
     if rare:
-        yield Finding(NOTE, "balance", f"{', '.join(sorted(rare))} made few of the fakes: less "
-                      "than a twentieth of the most frequent generator's.")  # fmt: skip
+        yield Finding(
+            NOTE, "balance",
+            f"Few fakes are by {', '.join(sorted(rare))}: each made less than a twentieth as many "
+            "as the most frequent generator.",
+        )  # fmt: skip
 
 
 def _split_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
@@ -334,17 +338,16 @@ def file_findings(catalog: Catalog) -> Iterator[Finding]:
         yield Finding(
             CAUTION if fraction > 0.01 else NOTE, "files",
             f"{counted(bad, 'file')} ({fraction:.1%}) cannot be used; the first is "
-            f"{first['path']}: "
-            f"{first['error']}",
+            f"{first['path']}: {first['error']}",
         )  # fmt: skip
-    of_masks = {f"{name}: {text}." for name, m in catalog.masks.items() for text in m.remarks}
+    mask_remarks = {f"{name}: {text}." for name, m in catalog.masks.items() for text in m.remarks}
     for warning in catalog.warnings:
-        if warning not in of_masks:
+        if warning not in mask_remarks:
             yield Finding(NOTE, "files", warning)
 
 
 def mask_findings(catalog: Catalog) -> Iterator[Finding]:
-    """Yield findings about masks: what is not clear, what is odd, and what else to know."""
+    """Yield findings about masks: unclear codings, problems and notes."""
     for name, masks in catalog.masks.items():
         kinds = ((UNRELIABLE, masks.questions), (CAUTION, masks.problems), (NOTE, masks.notes))
         for level, texts in kinds:

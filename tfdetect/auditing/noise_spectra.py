@@ -54,8 +54,8 @@ def mean_noise_spectra(
 def _rows_by_generator(table: pa.Table, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the row numbers of each generator, or class without one; authentic images first."""
     generators = table["generator"].cast(pa.string())
-    own = pc.or_(pc.equal(table["label"], 0), pc.is_null(generators))
-    named = pc.if_else(own, pa.array(classes).take(table["label"]), generators)
+    by_class = pc.or_(pc.equal(table["label"], 0), pc.is_null(generators))
+    named = pc.if_else(by_class, pa.array(classes).take(table["label"]), generators)
     encoded = named.combine_chunks().dictionary_encode()
     codes, kinds = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
     counts = dict(zip(kinds, np.bincount(codes, minlength=len(kinds)).tolist()))

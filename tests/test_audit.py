@@ -313,9 +313,7 @@ def test_a_dataset_too_small_to_measure_shortcuts(tmp_path, monkeypatch):
     assert "balanced accuracy" not in format_audit(found)  # no table of a header alone
     write_report(found, tmp_path / "report")
     page = (tmp_path / "report" / "audit.html").read_text()
-    assert (
-        "too few images or groups to measure shortcuts" in page and "95% lower bound" not in page
-    )
+    assert "too few images or groups to measure shortcuts" in page and "95% lower bound" not in page
 
 
 def test_fixed_formats_are_sound(tmp_path):

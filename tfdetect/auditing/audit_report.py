@@ -322,5 +322,3 @@ def _duplicate_table(audit: Audit) -> pa.Table:
             "split": rows["split"].cast(pa.string()),
         }))  # fmt: skip
     return pa.concat_tables(tables)
-
-

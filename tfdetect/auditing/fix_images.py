@@ -126,9 +126,7 @@ def write_cropped(
         else:
             picture = _read_mask(item.source, item.mask, max_pixels)
         if side:
-            left, top = (
-                (length - side) // 2 // JPEG_BLOCK * JPEG_BLOCK for length in picture.size
-            )
+            left, top = ((length - side) // 2 // JPEG_BLOCK * JPEG_BLOCK for length in picture.size)
             picture = picture.crop((left, top, left + side, top + side))
         data = io.BytesIO()
         if item.mask is None:

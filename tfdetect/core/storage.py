@@ -130,9 +130,7 @@ def in_turns(paths: Sequence[str], folder: Path, turn: int = TURN) -> Iterator[T
     with ThreadPoolExecutor(1) as background:
 
         def fetch(start: int) -> Future[Turn]:
-            return background.submit(
-                _fetch_turn, paths[start : start + turn], folder / str(start)
-            )
+            return background.submit(_fetch_turn, paths[start : start + turn], folder / str(start))
 
         following = fetch(0)
         for start in range(0, len(paths), turn):

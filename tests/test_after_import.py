@@ -84,16 +84,21 @@ ORDERS = [
     "import tfdetect.models.networks.iidnet, keras",
     "import tfdetect; tfdetect.list_detectors(); import tfdetect.training.fit, keras",
 ]
-# Each order in a process of its own: a fork of one that knows TensorFlow's inner modules, whose
-# import takes most of the time. TensorFlow itself, which imports Keras, is imported in the fork.
+# Each order in a process of its own: a fork of one that knows TensorFlow's inner modules and other
+# packages that Keras imports, whose import takes most of the time. TensorFlow itself, which imports
+# Keras, is imported in the fork.
 FORKS = """
-import json, os, sys, traceback
+import contextlib, importlib, json, os, sys, traceback
 
 sys.modules["keras"] = None  # not to be found yet
 import tensorflow
 
 for name in "keras", "tensorflow":
     del sys.modules[name]
+for name in ("cv2", "h5py", "IPython", "matplotlib.pyplot", "optree", "pandas", "pyarrow.parquet",
+             "pydantic", "rich", "scipy.ndimage", "scipy.stats", "sklearn.metrics", "yaml"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 assert not any(name.split(".")[0] in ("keras", "tfdetect") for name in sys.modules)
 
 

@@ -1,5 +1,6 @@
 """What libraries say, write and send by themselves."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tfdetect
+from tfdetect.core import quiet
 
 PACKAGE = Path(tfdetect.__file__).parent
 
@@ -33,3 +35,15 @@ def test_onnx_runtime_is_imported_in_one_place():
     statement = re.compile(r"^\s*(import onnxruntime\b|from onnxruntime import)", re.MULTILINE)
     files = [file for file in PACKAGE.rglob("*.py") if statement.search(file.read_text("utf-8"))]
     assert files == []
+
+
+def test_optional_packages_are_hidden_from_the_import_alone(tmp_path, monkeypatch):
+    (tmp_path / "optional_part.py").write_text("value = 3")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(quiet, "_OPTIONAL", ("optional_part", "json"))
+    with quiet._without_optional():
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("optional_part")
+        assert importlib.import_module("json").loads("3") == 3  # was imported before
+    assert importlib.import_module("optional_part").value == 3
+    monkeypatch.delitem(sys.modules, "optional_part")

@@ -37,15 +37,9 @@ from tfdetect.explanation.examination import (
     Examiner,
     reencodings_of,
 )
-from tfdetect.explanation.maps import (
-    FRONT_END,
-    Effort,
-    Explainer,
-    cells,
-    feature_maps,
-    flattened,
-    shuffled,
-)
+from tfdetect.explanation.feature_maps import FRONT_END, feature_maps
+from tfdetect.explanation.maps import Effort, Explainer, shuffled
+from tfdetect.explanation.patches import flattened, patch_grid
 from tfdetect.forensics.file_metadata import read_metadata
 from tfdetect.models.detector import build_detector
 from tfdetect.models.saving import load_detector, write_model
@@ -164,13 +158,13 @@ def test_occlusion_of_every_third_patch_is_known_there_and_nowhere_else():
     np.testing.assert_allclose(third[known], every[known], atol=1e-6)
 
 
-def test_cells_cover_all_and_flattening_keeps_the_mean():
+def test_patches_cover_all_and_flattening_keeps_the_mean():
     covered = np.zeros((37, 50), int)
-    for patch in cells(37, 50, overlap=True):
+    for patch in patch_grid(37, 50, overlap=True):
         covered[patch] += 1
     assert covered.min() >= 1
     image = image_of(40)
-    patch = next(iter(cells(40, 40)))
+    patch = next(iter(patch_grid(40, 40)))
     flat = flattened(image, [patch])
     assert np.ptp(flat[0, 0:5, 0:5, 0]) == 0 and not np.array_equal(flat, image)
     assert flat.mean() == pytest.approx(image.mean(), rel=1e-5)
@@ -632,7 +626,7 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert 'alt="' in page and 'alt=""' not in page
     uncalibrated = uncalibrated_of(run).with_threshold(0.5)
     page = image_page.image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
-    assert "no probability" in page and "one in a hundred" not in page
+    assert "not a probability" in page and "one in a hundred" not in page
 
 
 def test_a_localizer_tries_few_copies_of_a_large_image():

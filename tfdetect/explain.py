@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
             ("tfdetect explain saved_models/my_run --count 2000 --spark spark://host:7077",
              "on the machines of a Spark cluster"),
             ("tfdetect explain saved_models/my_run --front-end photo.jpg",
-             "what residual, SRM, Bayar, NPR and DCT leave of one image"),
+             "what the front-ends residual, SRM, Bayar, NPR and DCT leave of one image"),
         ],
     )  # fmt: skip
     cli.add_run(p)
@@ -36,18 +36,18 @@ def parser() -> cli.Parser:
     cli.add_dataset(data, "Other images (default: the run's own dataset)")
     cli.add_split(
         data,
-        "default: test, or validation where there is no test split; all of a "
-        "--dataset that has no splits",
+        "default: test, or validation if there is no test split; all images of a "
+        "--dataset without splits",
     )
-    data.add_argument("--count", type=cli.count, default=60, metavar="N",
-                      help="number of images, the same of each class (default: 60)")  # fmt: skip
+    data.add_argument("--count", type=cli.count, default=60, metavar="N", help="number of images, "
+                      "equally many of each class (default: 60)")  # fmt: skip
     data.add_argument("--features", type=cli.names, default=[], metavar="STAGE,STAGE",
-                      help="stages of the backbone whose mean features by class are shown: "
+                      help="stages of the backbone whose mean feature maps by class are shown: "
                       "stage1 (the finest), stage2, ..., or all (default: the last "
                       "features)")  # fmt: skip
     data.add_argument("--front-end", type=Path, metavar="IMAGE", help="show instead what "
                       "front-ends leave of this image, and what the run's own front-end leaves "
-                      "before and after training")  # fmt: skip
+                      "of it before and after training")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for explanation.html and "
                      "explanation.json (default: the run; for another dataset or --front-end "
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.explanation.explain_set import format_explanation
+    from tfdetect.explanation.set_page import format_explanation
 
     console.result(format_explanation(results.values))
     console.result(f"\nreport  {results.report}")

@@ -1,4 +1,4 @@
-"""Where a transformer looks: the attention of its layers, mapped onto the image."""
+"""The attention of a transformer's layers, mapped onto the image."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ def attention(
 ) -> np.ndarray | None:
     """Return the attention of a transformer for one image.
 
-    For a plain transformer it is attention rollout (Abnar & Zuidema, ACL 2020) from the class
-    tokens, or from the mean token where there is none; for one with windows or stages (Swin, MiT)
-    the attention that each position of the last stage receives.
+    For a plain transformer this is attention rollout (Abnar & Zuidema, ACL 2020) from the class
+    tokens, or from the mean of all tokens if there are none. For a transformer with windows or
+    stages (Swin, MiT) it is the attention that each position of the last stage receives.
 
     Args:
         run: calls the model eagerly on one image.
@@ -48,7 +48,7 @@ def attention(
 
 
 def _rollout(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
-    """Return attention rollout from the leading (class) tokens to the grid of patches."""
+    """Return attention rollout from the class tokens, which come first, to the grid of patches."""
     count = len(blocks[0])
     joined = np.eye(count)
     for block in blocks:
@@ -77,7 +77,11 @@ def _received(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | N
 
 
 def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, int] | None:
-    """Return rows and columns with the image's aspect that leave the fewest of `count` tokens."""
+    """Return rows and columns of a grid of patches, with the aspect ratio of the image.
+
+    Of the `count` tokens, as few as possible are left for class tokens; none if `exact`. None if no
+    grid fits.
+    """
     aspect = size[0] / size[1]
     for left in range(1 if exact else min(8, count)):
         rows = round(np.sqrt((count - left) * aspect))
@@ -90,10 +94,14 @@ def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, 
 
 @contextmanager
 def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[int]:
-    """Add the attention [windows, heads, q, k] of every layer to `found` while it is open.
+    """Append the attention of every layer to `found` while the context is open.
+
+    Args:
+        model: the model.
+        found: gets a tensor [windows, heads, queries, keys] from each call of a layer.
 
     Yields:
-        The number of these layers.
+        The number of layers with attention.
     """
     changed = []
     for layer in model._flatten_layers():

@@ -18,7 +18,9 @@ from tfdetect.core.text import to_os
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed
 from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent, reencoding
 from tfdetect.evaluation.verdicts import shown_mask
-from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle_window, views_of
+from tfdetect.explanation.feature_maps import FRONT_END, feature_maps
+from tfdetect.explanation.maps import Explainer
+from tfdetect.explanation.views import Views, middle_window, views_of_parts
 from tfdetect.forensics.evidence import Evidence, evidence
 from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.degradations import parse_degradations
@@ -29,10 +31,10 @@ REENCODINGS = (
     "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
     "blur:1,noise:3,crop:0.9,darker:0.8,brighter:1.2,social:1,social:2"
 )
-# The same of an image that a localizer reads by many tiles, which takes seconds each.
+# For large images that a localizer reads in many tiles, since each re-encoding takes seconds.
 FEW_REENCODINGS = "jpeg:75,webp:75,scale:0.5,screenshot:1.25,social:1"
-MANY_PIXELS = 3_000_000
-SHRINK_TOLERANCE = 1.5  # factor of shrinking from which the page says that detail is lost
+MANY_PIXELS = 3_000_000  # of an image for which a localizer gets `FEW_REENCODINGS`
+SHRINK_TOLERANCE = 1.5  # from this factor on, the page says that shrinking loses detail
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,18 @@ class Examination:
         path: the path of the file.
         sha256: the SHA-256 of its bytes, hexadecimal.
         image: uint8 [H, W, 3].
-        row: a row of `predict_files`: p_fake, verdict, inconclusive, ...
+        row: its prediction, a row of `predict_files`: p_fake, verdict, inconclusive, ...
         altered: P(altered), float32 [H, W]; None if the detector predicts no masks.
         reencoded: P(fake) after each re-encoding, by the name of the degradation.
-        facts: what the file says about itself.
-        evidence: all that is known, one line for each piece, with the headline.
-        differences: how the image differs from the training images.
-        shrunk: a sentence where the detector sees a much smaller copy; else "".
-        view_image: what the detector sees and the maps are drawn over, uint8 [h, w, 3].
+        facts: metadata of the file.
+        evidence: all evidence, one line for each piece, with the headline.
+        differences: sentences on how the image differs from the training images.
+        shrunk: a sentence if the detector sees only a part or a much smaller copy; else "".
+        view_image: what the detector sees, over which the maps are drawn, uint8 [h, w, 3].
         view: number of that view in the run.
-        front_end: what the front-end leaves of it, float [h, w, C]; None without a front-end.
+        front_end: output of the front-end, float [h, w, C]; None without a front-end.
         maps: explanation maps by name, float32 [h, w].
-        sanity: correlation of each map with that of the network with shuffled weights.
+        sanity: rank correlation of each map with that of the network with shuffled weights.
     """
 
     path: Path
@@ -74,7 +76,7 @@ class Examination:
     sanity: dict[str, float]
 
     def changed_by(self, run: Run) -> dict[str, Outcome]:
-        """Return the re-encodings that change the verdict, and to what."""
+        """Return the re-encodings that change the verdict, with the verdict after each."""
         return changed_by(run, self.row["p_fake"], self.reencoded)
 
 
@@ -99,7 +101,7 @@ class Examiner:
 
         Args:
             row: a row of `predict_files`, of a file that could be read.
-            on_step: called with what is done next, in a few words.
+            on_step: called with the name of each step before it begins.
         """
         run, path = self.run, Path(to_os(row["path"]))
         on_step("reading")
@@ -152,7 +154,7 @@ def training_differences(
         kind: format of the file.
 
     Returns:
-        Sentences; none where nothing is known to differ.
+        Sentences; [] if no difference is known.
     """
     reasons, training = (row["domain_reasons"] or "").split(", "), run.info.dataset.training_images
     found = []
@@ -170,14 +172,20 @@ def training_differences(
         )
     if "features" in reasons and run.info.domain:
         found.append(
-            "What the detector measures in the image is unlike anything in its training images: "
-            f"of 1,000 images like those, {1000 * run.info.domain.false_alarm_rate:.0f} are so far "
-            "from the others."
+            "What the detector measures in the image is unlike anything in its training images: of "
+            f"1,000 images like those, about {1000 * run.info.domain.false_alarm_rate:.0f} are as "
+            "unusual."
         )
     return found
 
 
 def _shrunk(run: Run, size: tuple[int, int]) -> str:
+    """Return a sentence if the detector sees only a part or a much smaller copy; else "".
+
+    Args:
+        run: the run.
+        size: height and width of the image in pixels.
+    """
     view = run.views[0]
     if view.equalize is not None:  # it is cropped first
         read = (min(size[0], view.equalize.side), min(size[1], view.equalize.side))
@@ -197,18 +205,18 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
 
 
 def reencodings_of(masks: bool, size: tuple[int, int]) -> str:
-    """Return the re-encodings that are tried of an image.
+    """Return the re-encodings to try on an image, separated by commas.
 
     Args:
-        masks: whether the detector predicts masks, for which it reads the whole image.
+        masks: whether the detector predicts masks, and therefore reads the whole image.
         size: height and width in pixels.
     """
     few = masks and size[0] * size[1] > MANY_PIXELS
     return FEW_REENCODINGS if few else REENCODINGS
 
 
-def views_of_image(run: Run, image: np.ndarray) -> np.ndarray:
-    """Return what a run sees of an image, its middle window, uint8 [h, w, 3].
+def view_of_image(run: Run, image: np.ndarray) -> np.ndarray:
+    """Return the middle window of what a run's detector sees of an image, uint8 [h, w, 3].
 
     Args:
         run: the run.
@@ -218,8 +226,8 @@ def views_of_image(run: Run, image: np.ndarray) -> np.ndarray:
     return middle_window(views[view]).astype(np.uint8)
 
 
-def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[list[np.ndarray], int]:
-    """Return what the detector sees, float32 [1, (crops,) H, W, 3] each, and which view to map.
+def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[Views, int]:
+    """Return what the detector sees of an image, and the number of the view to map.
 
     A detector that predicts masks on windows is mapped on the window with the largest mask.
     """
@@ -235,4 +243,4 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
         cut = window(tf.constant(image), view.size, view.policy, position)
         return [cut.numpy()[None].astype(np.float32)], 0
     parts = view_parts(tf.constant(image[None]), run.views)
-    return views_of(run, [part.numpy() for part in parts])
+    return views_of_parts(run, [part.numpy() for part in parts])

@@ -1,4 +1,4 @@
-"""Shows what front-ends leave of one image, and what the run's own has learned."""
+"""Shows what front-ends leave of one image, and how training changed the run's own front-end."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +16,29 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.model_settings import Model
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
-from tfdetect.explanation.examination import views_of_image
+from tfdetect.explanation.examination import view_of_image
 from tfdetect.explanation.pictures import picture, residual_image
 from tfdetect.imaging.read import decode_any, decoding_error
 from tfdetect.models.detector import build_detector, build_front_end
 from tfdetect.models.detector_parts import front_end_output
 from tfdetect.models.saving import load_detector
 
-# What is shown of every image, and how to read it.
+# The front-ends that are shown for every image, and how to read their outputs.
 FRONT_ENDS = {
-    "residual": "what a local denoiser (Wiener's) takes away",
-    "srm": "three fixed high-pass filters, one for each color of the picture; gray is no residual",
-    "bayar": "three constrained filters as a training begins with them, at random",
-    "npr": "differences of neighbors in blocks of 2 x 2 pixels",
+    "residual": "what a local denoiser (a Wiener filter) removes",
+    "srm": "three fixed high-pass filters, one shown in each color; gray is no residual",
+    "bayar": "three constrained filters with random weights, as before a training",
+    "npr": "differences of neighboring pixels in blocks of 2 x 2",
     "dct": "logarithm of the cosine transform of each color; low frequencies are top left",
 }
-_SPECTRAL = ("dct", "spectrum")  # whose values are not about zero
+_SPECTRAL = ("dct", "spectrum")  # front-ends whose values are not centered at zero
 
 
 class LearnedResult(TypedDict):
     """How training changed the run's own front-end."""
 
     name: str
-    weights: int  # number of those that are learned
+    weights: int  # number of weights that are learned
     change: float  # mean absolute change of the output, relative to its mean absolute value before
 
 
@@ -48,7 +48,7 @@ class Learned:
 
     Attributes:
         name: the name of the front-end.
-        before, after: what it makes of the image, float32 [h, w, C].
+        before, after: its outputs for the image, float32 [h, w, C].
         weights: number of weights that are learned.
         kernels: names of convolutions, with their kernels before and after, [h, w, in, out].
     """
@@ -60,24 +60,24 @@ class Learned:
     kernels: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def as_data(self) -> LearnedResult:
-        """Return what the JSON file has of it."""
+        """Return the content of front_ends.json about it."""
         scale = float(np.abs(self.before).mean())
         change = float(np.abs(self.after - self.before).mean()) / scale if scale else 0.0
         return {"name": self.name, "weights": self.weights, "change": round(change, 6)}
 
 
 class OutputResult(TypedDict):
-    """What a front-end leaves of the image."""
+    """Statistics of the output of a front-end."""
 
-    zero: float  # fraction of its values
-    deviation: float  # standard deviation of its values
+    zero: float  # fraction of values that are 0
+    deviation: float  # standard deviation
 
 
 class FrontEndsResult(TypedDict):
     """The content of front_ends.json."""
 
     image: str
-    size: list[int]  # height and width of what is shown
+    size: list[int]  # height and width of the view in pixels
     front_ends: dict[str, OutputResult]
     learned: NotRequired[LearnedResult]
 
@@ -88,7 +88,7 @@ def show_front_ends(
     """Write front_ends.html and front_ends.json for one image.
 
     Args:
-        run: the run; its view decides what is cut out of the image.
+        run: the run; its view decides which pixels of the image are shown.
         path: the path of the image.
         output: folder to write into.
         max_pixels: an image with more pixels is refused.
@@ -97,14 +97,16 @@ def show_front_ends(
         UserError: the image cannot be read, or the run is an ensemble.
     """
     if run.is_ensemble:
-        raise UserError(f"{run.name} is an ensemble. Give one of its members.")
+        raise UserError(
+            f"{run.name} is an ensemble. Its members have front-ends of their own; give one."
+        )
     data = path.read_bytes()
     if problem := decoding_error(data, max_pixels):
         raise UserError(f"Cannot read {path}: {problem}.")
     image = decode_any(tf.constant(data), max_pixels).numpy()
-    shown = views_of_image(run, image)
-    outputs = {name: _apply(name, shown, run.info.seed) for name in FRONT_ENDS}
-    learned = what_was_learned(run, shown)
+    shown = view_of_image(run, image)
+    outputs = {name: _untrained_output(name, shown, run.info.seed) for name in FRONT_ENDS}
+    learned = learned_front_end(run, shown)
     found: FrontEndsResult = {
         "image": from_os(path), "size": list(shown.shape[:2]),
         "front_ends": {
@@ -120,11 +122,11 @@ def show_front_ends(
     return found
 
 
-def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
-    """Return a run's own front-end before and after its training; none without one.
+def learned_front_end(run: Run, image: np.ndarray) -> Learned | None:
+    """Return a run's own front-end before and after its training; None if it has none.
 
-    The network is built again with the run's seed, so that its weights are those that the training
-    began with.
+    The untrained network is built again with the run's seed, so that its weights are those with
+    which the training began.
 
     Args:
         run: the run.
@@ -149,16 +151,16 @@ def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
 
 
 def format_front_ends(found: FrontEndsResult) -> str:
-    """Return what `show_front_ends` found as text for the terminal."""
+    """Return the content of front_ends.json as text for the terminal."""
     rows = [[name, f"{v['deviation']:.4g}", f"{v['zero']:.1%}"]
             for name, v in found["front_ends"].items()]  # fmt: skip
-    shown = console.format_table(rows, ["front-end", "standard deviation", "zeros"])
-    return f"{shown}\n{_learned_sentence(found.get('learned'))}"
+    table = console.format_table(rows, ["front-end", "standard deviation", "zeros"])
+    return f"{table}\n{_learned_sentence(found.get('learned'))}"
 
 
 def _learned_sentence(learned: LearnedResult | None) -> str:
     if learned is None:
-        return "The run has no front-end of its own: its network reads pixels."
+        return "The run has no front-end: its network reads pixels."
     if not learned["weights"]:
         return f"The run's front-end is {learned['name']}, which has no weights to learn."
     return (
@@ -167,16 +169,16 @@ def _learned_sentence(learned: LearnedResult | None) -> str:
     )
 
 
-def _apply(name: str, image: np.ndarray, seed: int) -> np.ndarray:
-    """Return a front-end's output of an image, float32 [h, w, C], before any training."""
+def _untrained_output(name: str, image: np.ndarray, seed: int) -> np.ndarray:
+    """Return the output of an untrained front-end for an image, float32 [h, w, C]."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(image.shape)
     model = keras.Model(inputs, build_front_end(Model(front_end=name), inputs))
     return np.asarray(model(image[None].astype(np.float32)), np.float32)[0]
 
 
-def _shown(name: str, values: np.ndarray) -> np.ndarray:
-    """Return an output as an image, uint8 [h, w, 3]."""
+def _output_image(name: str, values: np.ndarray) -> np.ndarray:
+    """Return the output of a front-end as an image, uint8 [h, w, 3]."""
     centered = values - np.median(values) if name in _SPECTRAL else values
     return residual_image(centered)
 
@@ -186,32 +188,37 @@ def _page(
 ) -> str:
     pictures = [picture(image, "The pixels that the detector sees", "image")]
     pictures += [
-        picture(_shown(name, values), f"What {name} leaves of the image", name, FRONT_ENDS[name])
+        picture(
+            _output_image(name, values), f"What {name} leaves of the image", name, FRONT_ENDS[name]
+        )
         for name, values in outputs.items()
     ]
     return html.render_page(
         f"Front-ends: {path.name}",
         [
             html.Section("What front-ends leave", html.join(
-                html.text("Gray is zero (of dct the median); each picture is scaled to its own "
-                          "range. Channels are shown as colors where there are three, else as "
-                          "their mean."),
+                html.text("Gray is zero (for dct the median). Each picture is scaled to its own "
+                          "range. Three channels are shown as colors, any other number as their "
+                          "mean."),
                 html.figures(pictures, "small"),
             )),
-            html.Section("The run's own front-end, before and after training", _own(learned)),
+            html.Section("The run's own front-end, before and after training", _learned(learned)),
         ],
-        subtitle=f"What {run.name} sees of it: {image.shape[1]} x {image.shape[0]} pixels.",
+        subtitle=f"What {run.name} sees of the image: {image.shape[1]} x {image.shape[0]} pixels.",
     )  # fmt: skip
 
 
-def _own(learned: Learned | None) -> Markup:
+def _learned(learned: Learned | None) -> Markup:
     if learned is None:
         return html.text(_learned_sentence(None))
+    before, after = (
+        _output_image(learned.name, values) for values in (learned.before, learned.after)
+    )
     pictures = [
-        picture(_shown(learned.name, learned.before), "Output before training", "before training"),
-        picture(_shown(learned.name, learned.after), "Output after training", "after training"),
+        picture(before, "Output before training", "before training"),
+        picture(after, "Output after training", "after training"),
         picture(residual_image(learned.after - learned.before), "The difference of both outputs",
-                "difference", "gray is no change"),
+                "difference", "gray: no change"),
     ]  # fmt: skip
     return html.join(
         html.text(_learned_sentence(learned.as_data())),

@@ -39,22 +39,23 @@ from tfdetect.evaluation.verdict_words import (
 )
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, Examiner
-from tfdetect.explanation.maps import ATTENTION, FRONT_END
+from tfdetect.explanation.feature_maps import FRONT_END
+from tfdetect.explanation.maps import ATTENTION
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
 from tfdetect.forensics.headline import RULE
 
 _LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
 <br><small>{{ line.reliability }}</small></p>
 """
-MAX_SANITY = 0.5  # correlation with a shuffled network's map from which a map is not trusted
+MAX_SANITY = 0.5  # a map is not trusted from this correlation with the shuffled network's map on
 
 _MEANINGS = {
     "Grad-CAM": "which locations of the last feature map raise the score (red) or lower it (blue)",
     "integrated gradients": "which pixels raise the score (red) or lower it (blue) by differing "
     "from the image's mean color",
-    "occlusion": "how far the score falls (red) or rises (blue) where a patch loses its texture",
+    "occlusion": "how far the score falls (red) or rises (blue) if a patch there loses its texture",
     ATTENTION: "where the transformer looks (red: more than on average); it has no sign",
-    FRONT_END: "what the network behind the front-end gets to see; gray is zero",
+    FRONT_END: "what the front-end passes on to the network; gray is zero",
 }
 
 
@@ -74,9 +75,9 @@ def explain_files(
         detector: its compiled model.
         predictions: the predictions from `predict_files`.
         pages: where to write each page.
-        failed: notes the pages that cannot be written.
-        max_pixels: the `max_pixels` of the predictions.
-        on_step: called with what is done next: the name of the image, and a few words.
+        failed: collects the pages that cannot be written.
+        max_pixels: images with more pixels are refused, as in the predictions.
+        on_step: called before each step with the name of the image and of the step.
     """
     examiner = Examiner(run, detector, max_pixels)
     for row, page in zip(predictions.to_pylist(), pages):
@@ -84,13 +85,13 @@ def explain_files(
             continue
         with failed.skipping(page):
             page.parent.mkdir(parents=True, exist_ok=True)
-            found = examiner.examine(row, partial(_tell, on_step, Path(row["path"]).name))
+            found = examiner.examine(row, partial(_report_step, on_step, Path(row["path"]).name))
             write_text(page, image_page(run, found))
         if page not in failed.reasons:
             yield page
 
 
-def _tell(on_step: Callable[[str], None], name: str, step: str) -> None:
+def _report_step(on_step: Callable[[str], None], name: str, step: str) -> None:
     on_step(f"{name}: {step}")
 
 
@@ -113,8 +114,8 @@ def image_page(run: Run, found: Examination) -> str:
                 _sanity(found),
             )),
             html.Section("What the file says about itself", html.join(
-                html.text("Everybody can rewrite these notes, except a valid signature, and most "
-                          "websites remove them. That nothing is found proves nothing."),
+                html.text("Anybody can rewrite these entries, except a valid signature, and most "
+                          "websites remove them. Missing entries prove nothing."),
                 html.table(["", "", ""], [[f.name, f.value, f.meaning] for f in found.facts],
                            label="metadata"),
             )),
@@ -131,7 +132,7 @@ def image_page(run: Run, found: Examination) -> str:
 
 
 def _citation(run: Run, found: Examination) -> str:
-    """Return which file was examined, by what: what somebody else needs to repeat it."""
+    """Return the versions and the checksum that somebody else needs to repeat the analysis."""
     return (
         f"Made by tfdetect {__version__} with {run.name} for the file with SHA-256 {found.sha256}."
     )
@@ -140,15 +141,15 @@ def _citation(run: Run, found: Examination) -> str:
 def _cards(run: Run, found: Examination) -> list[html.Card]:
     p, prior = found.row["p_fake"], run.info.prior
     changed, count = len(found.changed_by(run)), len(found.reencoded)
-    stability = "some get another one"
+    stability = "some copies get another verdict"
     if not changed:
-        stability = "stable, which does not mean right"
+        stability = "stable, which does not mean correct"
     elif wording.is_fragile(run, found):
         stability = "fragile: do not rely on it"
     cards = [
-        html.Card(f"{p:.3f}", "score for fake", "not calibrated: no probability")
+        html.Card(f"{p:.3f}", "score for fake", "not calibrated, so not a probability")
         if prior is None
-        else html.Card(f"{p:.3f}", "score for fake", "no probability for an image of this kind")
+        else html.Card(f"{p:.3f}", "score for fake", "not a probability for an image of this kind")
         if found.differences
         else html.Card(percent(p), "probability that it is fake",
                        f"if {percent(prior)} of all images are fake"),
@@ -162,12 +163,12 @@ def _cards(run: Run, found: Examination) -> list[html.Card]:
     kinds = {"generated": "names an image generator", "edited": "names an editor",
              "camera": "names a camera"}  # fmt: skip
     origin = next((kinds[k] for k in kinds if any(f.kind == k for f in declared)), "says nothing")
-    cards.append(html.Card(origin, "the file's metadata", "can be rewritten by anybody"))
+    cards.append(html.Card(origin, "the file's metadata", "anybody can rewrite it"))
     return cards
 
 
 def _image(run: Run, found: Examination) -> Markup:
-    """Return the image and, where there is one, its mask."""
+    """Return the image and, if the detector predicts masks, its mask."""
     pictures = [picture(found.image, f"The examined image {found.path.name}", "The image")]
     if found.altered is None:
         return html.figures(pictures, "small")
@@ -181,7 +182,7 @@ def _image(run: Run, found: Examination) -> Markup:
 
 
 def _evidence(found: Examination) -> Markup:
-    """Return the pieces of evidence, with the regions that they speak of."""
+    """Return the pieces of evidence, with pictures of the regions that they are about."""
     known = found.evidence
     pictures = [picture(each.pixels, each.alt, each.title, each.caption)
                 for each in evidence_pictures(known, found.image)]  # fmt: skip
@@ -198,7 +199,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
     parts = [html.text(wording.class_sentence(run, found), fake_means(run))]
     if run.info.prior is None:
         parts.append(html.text(
-            "This detector is not calibrated, so its score is no probability. "
+            "This detector is not calibrated, so its score is not a probability. "
             "python -m tfdetect.calibrate can calibrate it."
         ))  # fmt: skip
     else:
@@ -212,8 +213,8 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
                 "below may be far from the truth."
             ))  # fmt: skip
         parts += [
-            html.text("It depends on how many fakes there are where the image comes from. Take the "
-                      "row that fits your source:"),
+            html.text("The probability depends on how common fakes are among images of the same "
+                      "source. Read the row that fits your source:"),
             html.table(["fakes among such images", "probability that this one is fake"], rows),
         ]  # fmt: skip
     rows = [
@@ -225,7 +226,8 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
     if rows:
         parts += [
             html.text("A stricter or looser threshold gives these verdicts. The rates were "
-                      f"measured on {chosen_on(run)}; fewer images bound them less:"),
+                      f"measured on {chosen_on(run)}; in brackets, the upper end of the 95% "
+                      "interval:"),
             html.table(["threshold chosen so that", "called fake from", "fakes that are found",
                    "authentic images called fake", "this image is called"], rows),
             html.text(_adapted(run)),
@@ -234,7 +236,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
 
 
 def _adapted(run: Run) -> str:
-    """Return how the run's own threshold was chosen, where that was on other images."""
+    """Return how the run's threshold was adapted to other images; "" if it was not."""
     adapted = run.info.adaptation
     if adapted is None or adapted.of_kind("threshold") is None:
         return ""
@@ -245,8 +247,8 @@ def _adapted(run: Run) -> str:
     return f"The detector's own threshold is {percent(run.threshold)}. {how}"
 
 
-# How a verdict is drawn, with a shape for readers who see no colors.
-_CALLED = {
+# Color, marker and legend of each verdict. The markers are for readers who see no colors.
+_VERDICT_STYLES = {
     "fake": (RED, "o", "Red circles are called fake."),
     "authentic": (GREEN, "s", "Green squares are called authentic."),
     "inconclusive": (GRAY, "D", "Gray diamonds are inconclusive."),
@@ -265,8 +267,8 @@ def _reencoding_figure(run: Run, found: Examination) -> html.Picture:
     axes = figure.add_subplot()
     called = [outcome(run, value) for value in values]
     at = np.arange(len(names))[::-1]
-    axes.hlines(at, 0, values, color=[_CALLED[each][0] for each in called], linewidth=1)
-    for each, (color, marker, _) in _CALLED.items():
+    axes.hlines(at, 0, values, color=[_VERDICT_STYLES[each][0] for each in called], linewidth=1)
+    for each, (color, marker, _) in _VERDICT_STYLES.items():
         chosen = [i for i, other in enumerate(called) if other == each]
         axes.scatter([values[i] for i in chosen], at[chosen], marker=marker, zorder=3, color=color)
     axes.axvline(run.threshold, color=GRAY, linestyle="--", linewidth=1)
@@ -282,7 +284,7 @@ def _reencoding_figure(run: Run, found: Examination) -> html.Picture:
         f"The score of the image and of {len(found.reencoded)} re-encoded copies, of which {same} "
         "get the same verdict",
         "Score after re-encoding",
-        " ".join(shown for each, (_, _, shown) in _CALLED.items() if each in called),
+        " ".join(shown for each, (_, _, shown) in _VERDICT_STYLES.items() if each in called),
     )
 
 
@@ -304,10 +306,11 @@ def _map_pictures(found: Examination) -> list[html.Picture]:
 
 def _sanity(found: Examination) -> Markup:
     return html.join(
-        html.text("Can the maps be trusted? With the network's weights shuffled, a map that shows "
-                  "what was learned must change. The table has the rank correlation of each map "
-                  "with that of the shuffled network: 0 is unrelated, 1 is the same; from "
-                  f"{MAX_SANITY:g} on the map shows the image more than the detector."),
+        html.text("Can the maps be trusted? If the learned weights of the network are shuffled, a "
+                  "map that shows what the detector learned must change. The table has the rank "
+                  "correlation of each map with that of the shuffled network: 0 means unrelated, 1 "
+                  f"means equal. From {MAX_SANITY:g} on, the map shows what is in the image rather "
+                  "than what the detector learned."),
         html.table(["map", "correlation"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Turns pixels and maps into pictures for a page."""
+"""Turns pixels, maps and outputs of front-ends into pictures of a page."""
 
 import matplotlib
 import numpy as np
@@ -32,9 +32,15 @@ def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def residual_image(values: np.ndarray) -> np.ndarray:
-    """Return what a front-end leaves, [h, w, C], as uint8 [h, w, 3]; gray is zero.
+    """Return the output of a front-end as an image; gray is zero.
 
-    Three channels become colors; of any other number the mean is shown.
+    Three channels become colors; any other number is shown as the mean.
+
+    Args:
+        values: float [h, w, C].
+
+    Returns:
+        uint8 [h, w, 3].
     """
     if values.shape[2] not in (1, 3):
         values = values.mean(2, keepdims=True)

@@ -1,4 +1,4 @@
-"""The sentences of an image's page, in words that need no training in machine learning."""
+"""The sentences of an image's page, for readers who know nothing about machine learning."""
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.probability import add_to_logit, logit
@@ -26,11 +26,11 @@ NEXT_STEPS = (
     "are claimed, and with what witnesses and other pictures say. Ask for the original file. If "
     "these contradict the verdict, trust them and not the detector."
 )
-FRAGILE = 1 / 3  # fraction of re-encodings that change the verdict, from which it is fragile
+FRAGILE = 1 / 3  # a verdict that more than this fraction of re-encodings change is fragile
 
 
 def class_sentence(run: Run, found: Examination) -> str:
-    """Return the probability of each class, where there are more than two."""
+    """Return a sentence with the probability of each class; "" if there are only two."""
     if len(run.class_names) <= 2:
         return ""
     parts = (f"{c} {percent(found.row[f'probability_{c}'])}" for c in run.class_names)
@@ -43,11 +43,13 @@ def is_fragile(run: Run, found: Examination) -> bool:
 
 
 def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
-    """Return what the reader must know before the rest.
+    """Return sentences that the reader must know before reading on.
 
     Args:
-        max_sanity: correlation with a shuffled network's map from which a map shows the image
-            more than the detector.
+        run: the run.
+        found: what is known about the image.
+        max_sanity: correlation with the map of the shuffled network from which on a map is not
+            trusted.
     """
     result = [*frames_sentence(found.row), *found.differences]
     if is_fragile(run, found):
@@ -60,8 +62,9 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
     doubtful = [name for name, value in found.sanity.items() if value >= max_sanity]
     if doubtful:
         result.append(
-            f"Do not read much into the map {' and '.join(doubtful)}: it hardly changes when the "
-            "network's weights are shuffled, so it shows the image more than the detector."
+            f"Do not rely on the map {' and '.join(doubtful)}: it hardly changes if the learned "
+            "weights of the network are shuffled, so it shows what is in the image, not what the "
+            "detector learned."
         )
     return result
 
@@ -99,7 +102,7 @@ def view_sentence(run: Run, found: Examination) -> str:
 
 
 def false_alarms(point: OperatingPoint) -> str:
-    """Return the false positive rate of a threshold, and how high it may be for other images."""
+    """Return the false positive rate of a threshold, with the upper end of its 95% interval."""
     rate = percent(point.fpr)
     if not point.authentic:  # an older run
         return rate
@@ -107,7 +110,7 @@ def false_alarms(point: OperatingPoint) -> str:
 
 
 def mask_sentence(run: Run, found: Examination) -> str:
-    """Return what the marked pixels mean."""
+    """Return a sentence on what the marked pixels mean."""
     fraction = found.row.get("altered_fraction") or 0.0
     if fraction == 0:
         if mask_contradiction(run, found.row):
@@ -120,12 +123,18 @@ def mask_sentence(run: Run, found: Examination) -> str:
         return f"The detector marks no pixel as altered.{also}"
     if found.row["verdict"] == run.class_names[0] or found.row["inconclusive"]:
         return (
-            f"{percent(fraction)} of the pixels are marked. Such marks are found on authentic "
-            "images too, so they are no verdict."
+            f"{percent(fraction)} of the pixels are marked. Authentic images can have "
+            "such marks as well, so by themselves they do not mean that the image was altered."
         )
     return f"{percent(fraction)} of the pixels are marked as altered."
 
 
 def probability_at(run: Run, p: float, prior: float) -> float:
-    """Return P(fake) where a fraction `prior` of the images is fake."""
+    """Return P(fake) if a fraction `prior` of the images is fake.
+
+    Args:
+        run: the run.
+        p: P(fake) at the prior for which the run is calibrated, 0 to 1.
+        prior: 0 to 1.
+    """
     return add_to_logit(p, logit(prior) - logit(run.info.prior or 0.5))

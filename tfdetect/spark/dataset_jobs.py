@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.plan import Plan
     from tfdetect.data.shard_writer import ShardRow, ShardWriter
-    from tfdetect.explanation.explain_set import ExplainedImage
+    from tfdetect.explanation.image_explainer import ExplainedImage
     from tfdetect.synthesis.forge import Item
     from tfdetect.synthesis.synthesize_dataset import ForgeTask
 

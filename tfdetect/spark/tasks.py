@@ -233,7 +233,7 @@ class ExplainRows:
         from tfdetect.core.quiet import import_tensorflow
 
         import_tensorflow()
-        from tfdetect.explanation.explain_set import ImageExplainer
+        from tfdetect.explanation.image_explainer import ImageExplainer
 
         explainer = ImageExplainer(self.run, self.stages)
 

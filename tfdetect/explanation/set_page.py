@@ -1,0 +1,172 @@
+"""Writes the page, the figures and the terminal text of the explanation of a set of images."""
+
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tfdetect.core import console, html
+from tfdetect.core.run import Run
+from tfdetect.core.text import counted
+from tfdetect.evaluation.intervals import format_interval
+from tfdetect.explanation.set_results import ExplanationResult, FeatureMeans, MapMeans
+
+_COLUMNS = ["map", "correlation when shuffled", "fall", "fall, random patches", "difference"]
+_TERMINAL_LEGEND = (
+    "correlation when shuffled: rank correlation with the map of the same network with shuffled "
+    "weights; near 1, the map shows the image and not what the detector learned",
+    "fall: of the verdict's logit, if the patches that the map ranks highest lose their texture; "
+    "if the interval of the difference contains 0, the map is no better than chance",
+)
+
+
+def format_explanation(found: ExplanationResult) -> str:
+    """Return the tests of the maps as a table for the terminal."""
+    return "\n".join([console.format_table(_test_rows(found), _COLUMNS), *_TERMINAL_LEGEND])
+
+
+def set_page(
+    found: ExplanationResult,
+    run: Run,
+    dataset: str,
+    split: str,
+    means: MapMeans,
+    features: FeatureMeans,
+    figures: Path,
+) -> str:
+    """Return the page, and write its figures into a directory."""
+    for name in ("maps.png", "features.png"):  # of an earlier explanation
+        (figures / name).unlink(missing_ok=True)
+    height, width = max(run.views, key=lambda view: view.size[0] * view.size[1]).size
+    reliable = [name for name, test in found["maps"].items() if (test["gain"]["low"] or 0) > 0]
+    return html.render_page(
+        f"{run.name}: explanation maps",
+        [
+            html.Section("Mean maps by class", _maps(run, means, figures / "maps.png")),
+            html.Section("Mean feature maps", _features(run, features, figures / "features.png")),
+            html.Section("Can the maps be trusted?", _tests(found)),
+        ],
+        subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}, equally many of "
+                 "each class if there are enough; the maps are of the "
+                 f"{width} x {height} pixels that the detector sees.",
+        cards=[
+            html.Card(f"{found['count']:,}", "images"),
+            html.Card(f"{len(reliable)} of {len(found['maps'])}", "maps better than chance",
+                      ", ".join(reliable) or "none"),
+        ],
+    )  # fmt: skip
+
+
+def _maps(run: Run, means: MapMeans, file: Path) -> Markup:
+    classes = ", ".join(run.class_names)
+    figure = html.picture_of(
+        _map_figure(run, means), f"Mean image and mean maps of the classes {classes}", path=file
+    )
+    return html.join(
+        html.text("The mean image of each class, and each map averaged over the class: red "
+                  "supports fake, blue supports authentic. Attention has no sign: red is more than "
+                  "average. An even map means that the position does not matter. A bright border "
+                  "or corner means that the images of this dataset have something there that "
+                  "separates the classes, which is often a shortcut."),
+        html.figures([figure], "wide"),
+    )  # fmt: skip
+
+
+def _features(run: Run, features: FeatureMeans, file: Path) -> Markup:
+    """Return nothing for a detector with several views, which has no feature maps."""
+    if not features.sizes:
+        return html.text("")
+    figure = html.picture_of(
+        _feature_figure(run, features),
+        f"Mean feature maps of the classes {', '.join(run.class_names)} and their differences",
+        path=file,
+    )
+    sizes = "; ".join(
+        f"{name} {' x '.join(map(str, size))}" for name, size in features.sizes.items()
+    )
+    rows = [
+        [name, run.class_names[label], ", ".join(f"{number} ({d:+.2f})" for number, d in channels)]
+        for name, label, channels in features.separating_channels()
+    ]
+    return html.join(
+        html.text("Each map is the mean over the channels, and over the images of a class: of the "
+                  "output of the front-end, if there is one, and of the last features of the "
+                  "backbone, or of the stages that --features names. Beside them are the "
+                  f"differences of each fake class from {run.class_names[0]}. The table lists the "
+                  "channels whose means differ most (Cohen's d)."),
+        html.text(f"Height, width and channels: {sizes}", small=True),
+        html.table(["features", "class", "channels (Cohen's d)"], rows),
+        html.figures([figure], "wide"),
+    )  # fmt: skip
+
+
+def _tests(found: ExplanationResult) -> Markup:
+    return html.join(
+        html.text("Correlation: rank correlation with the map of the same network with shuffled "
+                  "weights. Near 1, the map shows the image and not what the detector learned "
+                  "(Adebayo et al., 2018). Fall: how far the logit of the verdict falls if the "
+                  "tenth of the patches that the map ranks highest lose their texture, and if "
+                  "random patches do. If the interval of the difference contains 0, the map is no "
+                  "better than chance."),
+        html.table(_COLUMNS, _test_rows(found)),
+    )  # fmt: skip
+
+
+def _test_rows(found: ExplanationResult) -> list[list[str]]:
+    """Return a row of `_COLUMNS` for each map."""
+    return [
+        [name, f"{test['shuffled']:.2f}", f"{test['fall']:.2f}", f"{test['random']:.2f}",
+         format_interval(test["gain"], 2)]
+        for name, test in found["maps"].items()
+    ]  # fmt: skip
+
+
+def _map_figure(run: Run, means: MapMeans) -> Figure:
+    """Draw the mean image and the mean maps of each class."""
+    labels = [label for label, count in enumerate(means.counts) if count]
+    maps = means.maps()
+    rows = 1 + len(maps)
+    figure = Figure(figsize=(2.6 * len(labels) + 1, 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(labels), squeeze=False)
+    for column, label in enumerate(labels):
+        axes[0, column].imshow(np.clip(means.image(label) / 255, 0, 1))
+        title = f"{run.class_names[label]} ({means.counts[label]})"
+        axes[0, column].set_title(title, fontsize=10)
+    for row, by_class in enumerate(maps.values(), 1):
+        limit = max(np.abs(values).max() for values in by_class.values()) or 1.0
+        for column, label in enumerate(labels):
+            axes[row, column].imshow(by_class[label], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    _label_rows(axes, ["mean image", *maps])
+    return figure
+
+
+def _feature_figure(run: Run, features: FeatureMeans) -> Figure:
+    """Draw the mean feature maps of each class, and their differences from class 0."""
+    maps = features.maps()
+    labels = list(next(iter(maps.values())))
+    fakes = [label for label in labels if label and 0 in labels]
+    rows, columns = len(maps), len(labels) + len(fakes)
+    figure = Figure(figsize=(2.6 * columns + 1, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, by_class in enumerate(maps.values()):
+        low, high = (function(list(by_class.values())) for function in (np.min, np.max))
+        for column, label in enumerate(labels):
+            axes[row, column].imshow(by_class[label], cmap="viridis", vmin=low, vmax=high)
+            axes[row, column].set_title(run.class_names[label], fontsize=10)
+        for column, label in enumerate(fakes, len(labels)):
+            difference = by_class[label] - by_class[0]
+            limit = np.abs(difference).max() or 1.0
+            axes[row, column].imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            title = f"{run.class_names[label]} - {run.class_names[0]}"
+            axes[row, column].set_title(title, fontsize=10)
+    _label_rows(axes, list(maps))
+    return figure
+
+
+def _label_rows(axes: np.ndarray, names: list[str]) -> None:
+    """Write a name at the left of each row of panels, and remove the ticks."""
+    for row, name in enumerate(names):
+        axes[row, 0].set_ylabel(name, fontsize=10)
+    for each in axes.ravel():
+        each.set(xticks=[], yticks=[])

@@ -43,7 +43,7 @@ from tfdetect.synthesis import fills
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.fills import copy_move
 from tfdetect.synthesis.mask_makers import draw_mask
-from tfdetect.synthesis.photos import Photo, random_generator, same_size
+from tfdetect.synthesis.photos import Photo, random_generator, random_window
 
 ROOT = Path(__file__).parent.parent
 RATES = ROOT / "tfdetect" / "forensics" / "error_rates.json"
@@ -308,7 +308,7 @@ def inpainted(root: Path, row: Row) -> np.ndarray:
     mask = draw_mask(("brush", "polygon", "blob")[rng.integers(3)], photo, rng, COVERAGE)
     extra = {}
     if row["fill"] == "splice":
-        extra["donor"] = same_size(load(root, row["donor"]).pixels, photo.size, rng)
+        extra["donor"] = random_window(load(root, row["donor"]).pixels, photo.size, rng)
     filled = getattr(fills, row["fill"])(photo.pixels, mask, rng, **extra)
     return paste(photo.pixels, filled, soften(mask, 2))
 

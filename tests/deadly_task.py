@@ -3,10 +3,10 @@
 import os
 import signal
 
-from tfdetect.synthesis import synthesize_dataset
+from tfdetect.synthesis import forge_task
 
 
-class DeadlyTask(synthesize_dataset.ForgeTask):
+class DeadlyTask(forge_task.ForgeTask):
     """Forges photographs; "7.png" ends the process."""
 
     def make(self, item, autoencoder=None):

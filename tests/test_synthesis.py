@@ -21,11 +21,19 @@ from tfdetect.core.registry import FILLS, MASKS
 from tfdetect.core.run_command import run_command
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
-from tfdetect.synthesis import autoencoder, forge, synthesize_dataset
+from tfdetect.synthesis import autoencoder, forge_task, synthesize_dataset
 from tfdetect.synthesis.blend import paste, soften
-from tfdetect.synthesis.forge import Settings
+from tfdetect.synthesis.forge import forge
+from tfdetect.synthesis.forgery_plan import Item, plan_forgeries
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
-from tfdetect.synthesis.photos import Photo, find_photos, load_photo, random_generator, same_size
+from tfdetect.synthesis.photos import (
+    Photo,
+    find_photos,
+    load_photo,
+    random_generator,
+    random_window,
+)
+from tfdetect.synthesis.settings import Settings, read_captions
 from tfdetect.synthesize import main as synthesize
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
@@ -338,8 +346,8 @@ def test_pairs_of_whole_photographs_mixed_with_their_original():
 
     photo = photo_of(32, 40)
     asked = settings(masks=("whole",), fills=("autoencoder",), mix=(0.25, 0.5))
-    item = forge.Item("photo0.png", 0, "autoencoder", ())
-    forged, mask, row = forge.forge(photo, item, asked, None, Inverting())
+    item = Item("photo0.png", 0, "autoencoder", ())
+    forged, mask, row = forge(photo, item, asked, None, Inverting())
     assert mask.all() and row["coverage"] == 1 and 0.25 <= row["mix"] <= 0.5
     expected = row["mix"] * photo.pixels + (1 - row["mix"]) * (255.0 - photo.pixels)
     np.testing.assert_allclose(forged, expected, atol=0.51)
@@ -348,7 +356,7 @@ def test_pairs_of_whole_photographs_mixed_with_their_original():
 def test_donors_of_any_size_are_brought_to_size():
     for shape in ((20, 300, 3), (100, 10, 3), (40, 56, 3)):
         donor = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
-        assert same_size(donor, (40, 56), generator()).shape == (40, 56, 3)
+        assert random_window(donor, (40, 56), generator()).shape == (40, 56, 3)
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +404,7 @@ def test_a_forged_data_set(photographs, forgeries, tmp_path, encode, ending):
     assert "1x1 pixels" in next(r["error"] for r in rows if r["source"] == "dot.png")
     asked = settings(encode=encode)
     for row in made:
-        original, mask, forged = synthesize_dataset.files(output, row, asked)
+        original, mask, forged = forge_task.forgery_files(output, row, asked)
         photo = load_photo(photographs, row["source"])
         altered = read_picture(mask).any(axis=-1)
         assert abs(altered.mean() - row["coverage"]) < 1e-6
@@ -430,7 +438,7 @@ def test_processes_interruptions_and_repetition_change_nothing(
     photographs, forgeries, tmp_path, monkeypatch
 ):
     whole, folder = forgeries
-    real, calls = synthesize_dataset.forge, []
+    real, calls = forge_task.forge, []
 
     def fails_at_the_tenth(*args):
         calls.append(1)
@@ -438,7 +446,7 @@ def test_processes_interruptions_and_repetition_change_nothing(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(synthesize_dataset, "forge", fails_at_the_tenth)
+    monkeypatch.setattr(forge_task, "forge", fails_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
         make(photographs, tmp_path / "b/forged", settings())
     assert not (tmp_path / "b/forged/manifest.csv").exists()
@@ -537,7 +545,7 @@ def test_files_that_are_gone_are_made_again(photographs, forgeries, tmp_path, ca
     assert make(photographs, tmp_path / "forged", settings()) == whole
     assert pictures_of(tmp_path / "forged") == before
     # Both forgeries of p1 lack their original.
-    assert "files of 4 forgeries are gone and are made again" in capsys.readouterr().err
+    assert "files of 4 forgeries are missing and are made again" in capsys.readouterr().err
 
 
 def test_only_photographs_with_a_segmentation_are_cut_out(tmp_path):
@@ -552,7 +560,7 @@ def test_only_photographs_with_a_segmentation_are_cut_out(tmp_path):
     options = {"segments": {"segmentations": str(maps)}}
     splits = {f"{number}.png": "train" for number in range(30)}
     chosen = settings(masks=("segments",), fills=("composite",), mask_options=options)
-    items = forge.plan_forgeries(splits, chosen)
+    items = plan_forgeries(splits, chosen)
     assert {int(Path(d).stem) % 3 for item in items for d in item.donors} == {0}
     rows = make(tmp_path / "photos", tmp_path / "forged", chosen)
     assert not [row["error"] for row in rows if "no segmentation" in (row["error"] or "")]
@@ -573,10 +581,10 @@ def test_a_donor_that_cannot_be_used_is_replaced(tmp_path):
     def load(name):
         return load_photo(tmp_path / "source", name)
 
-    item = forge.Item("good.png", 0, "splice", ("broken.png", "other.png"))
-    assert forge.forge(photo, item, settings(), load)[2]["donor"] == "other.png"
+    item = Item("good.png", 0, "splice", ("broken.png", "other.png"))
+    assert forge(photo, item, settings(), load)[2]["donor"] == "other.png"
     with pytest.raises(UserError, match=r"^good.png: no donor of 1 can be used. broken.png: "):
-        forge.forge(photo, replace(item, donors=("broken.png",)), settings(), load)
+        forge(photo, replace(item, donors=("broken.png",)), settings(), load)
 
 
 def test_masks_below_the_source_are_no_photographs(tmp_path, capsys):
@@ -656,14 +664,14 @@ def test_a_folder_in_which_nothing_was_made_does_not_stay(tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_made(photographs, forgeries, tmp_path, monkeypatch):
-    real = synthesize_dataset.write_bytes
+    real = forge_task.write_bytes
 
     def full(path, data):
         if path.name.startswith("p7-"):
             raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(synthesize_dataset, "write_bytes", full)
+    monkeypatch.setattr(forge_task, "write_bytes", full)
     with pytest.raises(UserError, match="No space is left.*to continue"):
         make(photographs, tmp_path / "forged", settings())
     monkeypatch.undo()
@@ -685,7 +693,7 @@ def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
     trained = autoencoder.Autoencoder.load(tmp_path / "one/autoencoder.keras")
     for row in made[:3]:
         original, mask, forged = map(
-            read_picture, synthesize_dataset.files(tmp_path / "one", row, asked)
+            read_picture, forge_task.forgery_files(tmp_path / "one", row, asked)
         )
         expected = np.where(mask > 0, trained.reconstruct(original), original)
         assert np.array_equal(forged, expected)
@@ -695,7 +703,7 @@ def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
     ))  # fmt: skip
     whole = next(row for row in pairs if not row["error"])
     original, mask, forged = map(
-        read_picture, synthesize_dataset.files(tmp_path / "pairs", whole, asked)
+        read_picture, forge_task.forgery_files(tmp_path / "pairs", whole, asked)
     )
     assert mask.all() and np.array_equal(forged, trained.reconstruct(original))
     given = settings(fills=("autoencoder",), variants=1,
@@ -786,7 +794,7 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
     (["--masks", "segments"], "needs --segmentations"),
     (["--masks", "yolo"], "needs --yolo FILE: a network as ONNX"),
     (["--masks", "person"], "needs --person FILE: selfie_segmentation.tflite of MediaPipe"),
-    (["--masks", "whole"], "nothing for the fill 'copy_move' to go by. Give --fill autoencoder"),
+    (["--masks", "whole"], "which leaves no unaltered pixels. Give --fill autoencoder"),
     (["--mix", "0.2,1"], "argument --mix: expected two fractions from 0 to below 1"),
     (["--fill", "diffusion"], "needs --prompt"),
     (["--fill", "telea", "--copy-rotation", "30"], "--copy-rotation is for --fill copy_move"),
@@ -808,7 +816,7 @@ def test_settings_of_the_python_api_are_checked_too():
     for changes, message in (
         ({"fills": ("telae",)}, "Did you mean 'telea'"),
         ({"masks": ()}, "at least one mask"),
-        ({"masks": ("whole",)}, "leaves nothing for the fill 'copy_move'"),
+        ({"masks": ("whole",)}, "fill 'copy_move' cannot be used with --masks whole"),
         ({"fills": ("diffusion",)}, "needs --prompt"),
         ({"size": 4}, "at least 16"),
     ):
@@ -819,11 +827,11 @@ def test_settings_of_the_python_api_are_checked_too():
 def test_captions_and_prompts(tmp_path):
     file = tmp_path / "captions.csv"
     file.write_text("name,caption\np1.jpg,a dog\np1.jpg,a red dog\nq.png,a hat\n")
-    found = forge.read_captions(file)
+    found = read_captions(file)
     assert found == {"p1": ("a dog", "a red dog"), "q": ("a hat",)}
     file.write_text("file,caption\nx,y\n")
     with pytest.raises(UserError, match="no column 'name'"):
-        forge.read_captions(file)
+        read_captions(file)
     assert json.loads(json.dumps({"": ["a {folder}"]}))
 
 

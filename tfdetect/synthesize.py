@@ -6,19 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
+from tfdetect.synthesis.settings import Settings, read_captions
 
-if TYPE_CHECKING:
-    from tfdetect.synthesis.forge import Settings
-
-DEFAULT_MASKS = "brush,polygon,blob"
-DEFAULT_FILLS = "telea,navier_stokes,copy_move,splice,autoencoder"
+DEFAULT_MASKS, DEFAULT_FILLS = ",".join(Settings.masks), ",".join(Settings.fills)
+DEFAULT_STEPS = 1500  # of the training of an autoencoder
 
 
 def parser() -> cli.Parser:
@@ -37,7 +34,7 @@ def parser() -> cli.Parser:
              "--fill copy_move,splice", "four forgeries of each photograph, by two methods"),
             ("tfdetect synthesize --source photos/ --output pairs/ --masks whole --fill "
              "autoencoder",
-             "of each photograph a generated image with the same content, to train a classifier"),
+             "a generated image of the same content for each photograph, to train a classifier"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --masks yolo "
              "--yolo yolo11n-seg.onnx", "alter objects that a YOLO network finds"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --spark spark://host:7077",
@@ -47,7 +44,7 @@ def parser() -> cli.Parser:
     # fmt: off
     files = p.add_argument_group("files")
     files.add_argument("--source", type=Path, required=True, metavar="DIR",
-                       help="folder of photographs, with all folders below")
+                       help="folder of photographs; all folders below it are searched too")
     files.add_argument("--output", type=Path, required=True, metavar="DIR",
                        help="folder of the new dataset")
     files.add_argument("--size", type=cli.count, metavar="N",
@@ -58,8 +55,9 @@ def parser() -> cli.Parser:
     files.add_argument("--quality", type=int, metavar="Q",
                        help="quality of jpeg, 1 to 100 (default: 95)")
     files.add_argument("--split-rule", type=int, choices=(1, 2), default=2, metavar="N",
-                       help="what decides the split of a photograph: 2 its content; 1 its path and "
-                       "the name of the output's folder, as in earlier versions (default: 2)")
+                       help="what decides the split of a photograph: 2 for its content, or 1 for its "
+                       "path and the name of the output folder, as in earlier versions (default: "
+                       "2)")
     cli.add_max_pixels(files)
     what = p.add_argument_group("forgeries")
     what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",
@@ -78,28 +76,29 @@ def parser() -> cli.Parser:
                       "shorter side (default: 2)")
     what.add_argument("--mix", type=_mix, default="0,0", metavar="LOW,HIGH",
                       help="fraction of the photograph that is mixed into the altered pixels, 0 to "
-                      "below 1, drawn for each forgery (default: 0,0)")
+                      "below 1; drawn from this range for each forgery (default: 0,0)")
     what.add_argument("--copy-rotation", type=cli.number_from(0, 180), default=0, metavar="DEGREES",
-                      help="fill 'copy_move': turn copies by up to so many degrees, 0 to 180 "
+                      help="fill 'copy_move': rotate copies by up to this angle, 0 to 180 "
                       "(default: 0)")
     what.add_argument("--copy-scale", type=_factors, default="1,1", metavar="LOW,HIGH",
-                      help="fill 'copy_move': scale copies by a factor between these, from 0.25 to "
-                      "4 (default: 1,1)")
+                      help="fill 'copy_move': scale copies by a factor from this range, 0.25 to 4 "
+                      "(default: 1,1)")
     what.add_argument("--seed", type=cli.count_or_0, default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
     models = p.add_argument_group("models and inputs of some masks and fills")
     add_mask_inputs(models, tuple(MASKS))
     models.add_argument("--autoencoder", metavar="FILE",
-                        help="fill 'autoencoder': file of a trained one, or half of a published "
-                        "pair such as taef1_decoder.safetensors (default: one is trained on the "
-                        "photographs)")
+                        help="fill 'autoencoder': file of a trained autoencoder, or one file of a "
+                        "published pair such as taef1_decoder.safetensors (default: train one on "
+                        "the photographs)")
     models.add_argument("--steps", type=cli.count, metavar="N",
-                        help="steps of that training (default: 1500)")
+                        help="fill 'autoencoder': training steps of a new autoencoder (default: "
+                        f"{DEFAULT_STEPS})")
     models.add_argument("--diffusion", metavar="PRESET",
                         help="fills 'vae' and 'diffusion': a keras-hub Stable Diffusion 3 preset")
     models.add_argument("--prompt", action="append", default=[], metavar="TEXT",
-                        help="fill 'diffusion': what to draw; {folder} and {stem} become the "
-                        "photograph's; repeatable")
+                        help="fill 'diffusion': what to draw; {folder} and {stem} are replaced by "
+                        "its folder and file name without extension; may be given several times")
     models.add_argument("--captions", type=Path, metavar="FILE",
                         help="fill 'diffusion': CSV file with the columns name and caption")
     run = p.add_argument_group("execution")
@@ -121,7 +120,7 @@ def main(argv: list[str]) -> None:
     with continuing("Finished forgeries are"):
         rows = api.synthesize(
             args.source, args.output, settings, workers=args.workers,
-            autoencoder_steps=args.steps or 1500, cluster=cluster, progress=not args.quiet,
+            autoencoder_steps=args.steps or DEFAULT_STEPS, cluster=cluster, progress=not args.quiet,
         )  # fmt: skip
     failed = Counter(row["error"] for row in rows if row["error"])
     skipped = failed.total()
@@ -146,20 +145,16 @@ def main(argv: list[str]) -> None:
             "next     add photographs: a training needs some of them in each of its three splits, "
             "train, validation and test. Choose another --output for them"
         )
-    # Where everything is altered, there is nothing to localize.
-    experiment = "photos_from_scratch" if args.masks == ["whole"] else "localizer"
-    command = shell_command("train", dataset=args.output, experiment=experiment)
+    command = shell_command("train", dataset=args.output, experiment=settings.experiment)
     console.result(f"next     {command}")
 
 
-def settings_of(args: argparse.Namespace) -> "Settings":
+def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the arguments ask for.
 
     Raises:
         UserError: an unknown name, a number out of range, or a missing argument.
     """
-    from tfdetect.synthesis.forge import Settings, read_captions
-
     masks, fills = tuple(args.masks), tuple(args.fill)
     _refuse_unused(args, fills)
     mask_options = mask_options_of(args, masks)
@@ -174,24 +169,24 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     return Settings(
         masks=masks, fills=fills, mask_options=mask_options, fill_options=fill_options,
         prompts=prompts, variants=args.variants, coverage=args.coverage,
-        edge=2.0 if args.edge is None else args.edge, mix=args.mix, size=args.size,
+        edge=Settings.edge if args.edge is None else args.edge, mix=args.mix, size=args.size,
         encode=args.encode, seed=args.seed,
-        quality=95 if args.quality is None else args.quality,
+        quality=Settings.quality if args.quality is None else args.quality,
         autoencoder=args.autoencoder, max_pixels=args.max_pixels, split_rule=args.split_rule,
     )  # fmt: skip
 
 
 def _refuse_unused(args: argparse.Namespace, fills: tuple[str, ...]) -> None:
-    """Refuse arguments of fills and formats that are not asked for."""
-    of_fills = {
+    """Refuse arguments of fills, masks and formats that are not used."""
+    fills_with = {
         "copy_rotation": ("copy_move",), "copy_scale": ("copy_move",), "prompt": ("diffusion",),
         "captions": ("diffusion",), "diffusion": ("vae", "diffusion"),
         "autoencoder": ("autoencoder",), "steps": ("autoencoder",),
     }  # fmt: skip
-    for name, users in of_fills.items():
+    for name, users in fills_with.items():
         if getattr(args, name) not in (None, 0, [], (1, 1)) and not {*users} & {*fills}:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is for --fill {' or '.join(users)}, which is missing.")
+            flag, needed = f"--{name.replace('_', '-')}", " or ".join(users)
+            raise UserError(f"{flag} is for --fill {needed}. Add that fill, or leave out {flag}.")
     if args.edge is not None and args.masks == ["whole"]:
         raise UserError("--edge is for regions of a photograph; --masks whole leaves no edge.")
     if args.quality is not None and args.encode != "jpeg":

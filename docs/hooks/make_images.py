@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data, io
 
 import tfdetect
-from tfdetect.synthesis.forge import Settings
+from tfdetect.synthesis.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfdetect.auditing.fixes import FixedDataset
     from tfdetect.data.prepare_dataset import Prepared
     from tfdetect.synthesis.foreground import Background
-    from tfdetect.synthesis.forge import Settings as SynthesisSettings
+    from tfdetect.synthesis.settings import Settings as SynthesisSettings
 
 
 @checked
@@ -218,7 +218,7 @@ def synthesize(
     Args:
         source: folder of photographs.
         output: folder of the new dataset.
-        settings: masks, fills and more; a `tfdetect.synthesis.forge.Settings`.
+        settings: masks, fills and more; a `tfdetect.synthesis.settings.Settings`.
         workers: processes; by default one per core.
         autoencoder_steps: training steps of the autoencoder, if a fill needs one.
         cluster: a Spark cluster that makes the forgeries, except for those that need a network;
@@ -232,7 +232,7 @@ def synthesize(
     Raises:
         UserError: no photographs, or none that can be altered.
     """
-    from tfdetect.synthesis.forge import WITH_MODEL, Settings
+    from tfdetect.synthesis.settings import WITH_MODEL, Settings
 
     settings = settings or Settings()
     if not storage.fetched(user_path(source)).is_dir():

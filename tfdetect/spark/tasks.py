@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from tfdetect.data.catalog import Catalog
     from tfdetect.data.plan import Plan
     from tfdetect.data.shard_writer import Copies
-    from tfdetect.synthesis.forge import Item, Row
-    from tfdetect.synthesis.synthesize_dataset import ForgeTask
+    from tfdetect.synthesis.forge import Row
+    from tfdetect.synthesis.forge_task import ForgeTask
+    from tfdetect.synthesis.forgery_plan import Item
     from tfdetect.training.devices import Devices
 
 ONNX, TENSORFLOW = "ONNX Runtime", "TensorFlow"
@@ -314,7 +315,7 @@ class MakeForgeries:
 
 
 def _forgeries(items: pa.Table) -> "list[Item]":
-    from tfdetect.synthesis.forge import Item
+    from tfdetect.synthesis.forgery_plan import Item
 
     return [Item(*values) for values in files_of(items)]
 

@@ -1,8 +1,8 @@
-"""A small convolutional autoencoder that leaves the traces of a decoder, trained on photographs.
+"""A small convolutional autoencoder, trained on photographs, that leaves the traces of a decoder.
 
-It replaces the autoencoder of a diffusion model where none is available. Like that one it halves
-the image by strided convolutions and enlarges it by repeated pixels and convolutions. It does so
-twice, not three times, so that the small network still reproduces the photograph.
+It replaces the autoencoder of a diffusion model if none is available. Like those, it reduces the
+image by strided convolutions and enlarges it by repeated pixels and convolutions; but only twice,
+not three times, so that the small network still reproduces the photograph.
 """
 
 from collections.abc import Callable
@@ -58,10 +58,14 @@ class Autoencoder:
 
     @classmethod
     def load(cls, path: Path) -> "Autoencoder":
-        """Return a saved autoencoder, or a published one: half of a pair of `tiny_autoencoder`.
+        """Return the autoencoder of a file.
+
+        Args:
+            path: a .keras file, or one of the two files of a published autoencoder; see
+                `tiny_autoencoder`.
 
         Raises:
-            UserError: There is no such file, or it contains another network.
+            UserError: there is no such file, or it contains another network.
         """
         if is_tiny(path):
             return cls(load_tiny(path), MULTIPLE)
@@ -109,7 +113,7 @@ def train(
     Args:
         photos: uint8 [H, W, 3] each.
         steps: number of training steps.
-        seed: integer that determines weights and crops.
+        seed: integer that determines initial weights and crops.
         on_step_end: called after each step with its number and loss.
     """
     keras.utils.set_random_seed(seed)
@@ -130,7 +134,7 @@ def psnr(autoencoder: Autoencoder, photos: list[np.ndarray]) -> float:
     """Return the peak signal-to-noise ratio of reconstructed photographs in dB.
 
     Args:
-        autoencoder: a trained one.
+        autoencoder: a trained autoencoder.
         photos: uint8 [H, W, 3] each.
     """
     errors = [
@@ -140,6 +144,7 @@ def psnr(autoencoder: Autoencoder, photos: list[np.ndarray]) -> float:
 
 
 def _crop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random square of a photograph, half of the time mirrored."""
     pads = [(0, max(0, _CROP_SIDE - side)) for side in photo.shape[:2]]
     photo = np.pad(photo, [*pads, (0, 0)], "symmetric")
     top, left = (int(rng.integers(side - _CROP_SIDE + 1)) for side in photo.shape[:2])

@@ -1,4 +1,4 @@
-"""Draws a sheet of some forgeries, to look at."""
+"""Draws a contact sheet of some forgeries."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -12,7 +12,7 @@ _FORGERIES = 8  # on a sheet
 def write_contact_sheet(
     path: Path, forgeries: Sequence[tuple[tuple[Path, Path, Path], str]]
 ) -> None:
-    """Draw photographs, masks, forgeries and what changed; fills take turns.
+    """Draw some photographs with their masks, forgeries and differences, of each fill in turn.
 
     Args:
         path: PNG file to write.

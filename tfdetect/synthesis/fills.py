@@ -1,9 +1,8 @@
 """Fills: they replace the pixels inside a mask.
 
-Each is a function `(image uint8 [H, W, 3], mask bool [H, W], rng, **options) -> uint8
-[H, W, 3]`, of whose result only the pixels inside the mask are used. A fill may have these
-parameters too: `donor`, another photograph of the same size; `prompt`, a text; `autoencoder`, a
-trained one.
+Each is a function `(image uint8 [H, W, 3], mask bool [H, W], rng, **options) -> uint8 [H, W, 3]`.
+Only the pixels inside the mask are used from its result. A fill may also have the parameters
+`donor`, another photograph of the same size, `prompt`, a text, and `autoencoder`, a trained one.
 """
 
 import math
@@ -18,7 +17,7 @@ from tfdetect.synthesis.presets import load_preset
 if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder
 
-_MAX_ENLARGED = 1.25  # factor on an object that is put into another photograph
+_MAX_ENLARGEMENT = 1.25  # of an object that is put into another photograph
 _MULTIPLE = 16  # sides of images for Stable Diffusion 3 must be divisible by this
 
 
@@ -51,18 +50,18 @@ def copy_move(
     rotation: float = 0.0,
     scale: Sequence[float] = (1.0, 1.0),
 ) -> np.ndarray:
-    """Fill with the photograph itself: shifted, in half of the cases mirrored, turned, scaled.
+    """Fill with a copy of the photograph: shifted, half of the time mirrored, rotated and scaled.
 
-    Of 32 random shifts the one is used that takes the fewest pixels from inside the mask. They
-    stay inside the photograph. If the mask leaves no room for this, 32 longer shifts are tried
-    too, with the photograph mirrored beyond its border.
+    Of 32 random shifts, the one that copies the fewest pixels from inside the mask is used. The
+    copied region is inside the photograph. If more than half of the mask would be copied from
+    inside the mask, 32 longer shifts are tried too, with the photograph mirrored beyond its border.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W].
         rng: source of random numbers.
-        rotation: largest angle in degrees by which the copy is turned, in either direction.
-        scale: smallest and largest factor by which the copy is enlarged.
+        rotation: largest angle in degrees by which the copy is rotated, in either direction.
+        scale: smallest and largest factor by which the copy is scaled.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -93,10 +92,10 @@ def copy_move(
     return _moved(source, *best)
 
 
-def _warped(array: np.ndarray, matrix: np.ndarray, how: int) -> np.ndarray:
-    """Return an array after an affine map, mirrored beyond its border."""
+def _warped(array: np.ndarray, matrix: np.ndarray, interpolation: int) -> np.ndarray:
+    """Return an array after an affine transformation, mirrored beyond its border."""
     return cv2.warpAffine(
-        np.ascontiguousarray(array), matrix, array.shape[1::-1], flags=how,
+        np.ascontiguousarray(array), matrix, array.shape[1::-1], flags=interpolation,
         borderMode=cv2.BORDER_REFLECT_101,
     )  # fmt: skip
 
@@ -104,7 +103,7 @@ def _warped(array: np.ndarray, matrix: np.ndarray, how: int) -> np.ndarray:
 def splice(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, donor: np.ndarray
 ) -> np.ndarray:
-    """Fill with another photograph: the same region, or for `composite` what `place` put there."""
+    """Fill with the same region of another photograph, or of an image from `place`."""
     return donor
 
 
@@ -115,26 +114,26 @@ def place(
     rng: np.random.Generator,
     coverage: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a region out of a photograph, scale it, and put it somewhere in a frame.
+    """Cut a region out of a photograph, scale it, and place it randomly in an empty image.
 
-    The region gets an area from `coverage`, or the nearest at which its box fits into the frame and
+    The region gets an area from `coverage`, or a smaller one: its box must fit into the image, and
     it is enlarged by at most a quarter.
 
     Args:
         donor: uint8 [H, W, 3].
         region: bool [H, W], not empty.
-        size: (height, width) of the frame in pixels.
+        size: (height, width) of the image in pixels.
         rng: source of random numbers.
-        coverage: smallest and largest fraction of the frame.
+        coverage: smallest and largest fraction of the image that the region covers.
 
     Returns:
-        uint8 [*size, 3], black outside the region, and the region in it, bool [*size].
+        The image, uint8 [*size, 3], black outside the region, and the region in it, bool [*size].
     """
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     part, inside = donor[box], region[box].astype(np.uint8)
     wanted = math.sqrt(rng.uniform(*coverage) * size[0] * size[1] / inside.sum())
-    factor = min(wanted, _MAX_ENLARGED, *(f / s for f, s in zip(size, inside.shape)))
+    factor = min(wanted, _MAX_ENLARGEMENT, *(f / s for f, s in zip(size, inside.shape)))
     height, width = (max(1, int(s * factor)) for s in inside.shape)
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     part = cv2.resize(part, (width, height), interpolation=how)
@@ -150,7 +149,7 @@ def place(
 def autoencoder(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, autoencoder: "Autoencoder"
 ) -> np.ndarray:
-    """Fill with the photograph after encoding and decoding by a small autoencoder."""
+    """Fill with the reconstruction of the photograph by a small autoencoder."""
     return autoencoder.reconstruct(image)
 
 
@@ -160,9 +159,9 @@ def vae(
     rng: np.random.Generator,
     preset: str = "stable_diffusion_3_medium",
 ) -> np.ndarray:
-    """Fill with the photograph after the variational autoencoder of Stable Diffusion 3.
+    """Fill with the reconstruction by the variational autoencoder of Stable Diffusion 3.
 
-    The code is the mean of the distribution, not a sample. The model is keras-hub's.
+    The code is the mean of the distribution, not a sample. The model is from keras-hub.
     """
     padded = _padded(image, _MULTIPLE)
     model = _diffusion(preset, padded.shape).backbone.vae
@@ -181,12 +180,12 @@ def diffusion(
     steps: int = 50,
     strength: float = 0.9,
 ) -> np.ndarray:
-    """Fill by Stable Diffusion 3 inpainting with a prompt; the model is keras-hub's.
+    """Fill by inpainting with Stable Diffusion 3 and a prompt; the model is from keras-hub.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W].
-        rng: gives the seed.
+        rng: source of the seed.
         prompt: what to paint.
         preset: name, address or folder of the model.
         steps: number of denoising steps.
@@ -212,7 +211,7 @@ def _hole(mask: np.ndarray) -> np.ndarray:
 
 
 def _moved(array: np.ndarray, down: int, across: int) -> np.ndarray:
-    """Return the array shifted up and to the left, edges mirrored."""
+    """Return an array shifted up by `down` and left by `across` pixels, mirrored at its border."""
     height, width = array.shape[:2]
     rows, columns = (np.pad(np.arange(side), side, "symmetric") for side in (height, width))
     return array[rows[height + down :][:height]][:, columns[width + across :][:width]]

@@ -1,4 +1,4 @@
-"""Removes the background of photographs, for trainings with and without it."""
+"""Removes the background of images, to compare trainings with and without it."""
 
 import threading
 from inspect import signature
@@ -17,13 +17,13 @@ GRAY = 128  # level of all three colors of a removed background
 
 
 class Foreground:
-    """Finds what a photograph shows, and removes the rest; several threads may use it at a time.
+    """Finds the foreground of images and removes the rest; safe to use from several threads.
 
     Args:
-        maker: one of `registry.FOREGROUND_MASKS`; of those that find several regions all are kept.
-        options: its arguments.
-        background: "gray" fills the background with gray 128; "keep" leaves every pixel, so that
-            the result has the same photographs as with "gray".
+        maker: one of `registry.FOREGROUND_MASKS`; if it finds several regions, all are kept.
+        options: arguments of the mask maker.
+        background: "gray" fills the background with gray 128. "keep" changes no pixel, but refuses
+            the same images as "gray", so that both give datasets of the same images.
 
     Raises:
         ModelNotAvailable: a network that the mask maker needs cannot be loaded.
@@ -38,21 +38,21 @@ class Foreground:
             self("", np.zeros((64, 64, 3), np.uint8))
         except ModelNotAvailable:
             raise
-        except UserError:  # nothing to see there
+        except UserError:  # the empty image has no foreground
             pass
 
     def __call__(self, path: str, image: np.ndarray) -> np.ndarray:
         """Return the image without its background.
 
         Args:
-            path: the path of the image; its name decides which segmentation of a folder is taken.
+            path: path of the image; its name decides which segmentation of a folder is used.
             image: uint8 [H, W, 3].
 
         Returns:
             uint8 [H, W, 3].
 
         Raises:
-            UserError: there is no foreground in it.
+            UserError: the image has no foreground.
         """
         name = Path(path).name
         photo = Photo(name, image, np.asarray)

@@ -1,4 +1,4 @@
-"""The arguments of commands that give mask makers their models and inputs."""
+"""Command-line arguments that give mask makers their models and inputs."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from tfdetect.core.errors import UserError
 
 
 def add_mask_inputs(p: cli.Arguments, masks: Sequence[str]) -> None:
-    """Add the arguments that some mask makers need.
+    """Add the arguments of mask makers that need a model or given segmentations.
 
     Args:
         masks: names of the mask makers that can be chosen.
     """
     # fmt: off
     if "segments" in masks:
-        p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': PNG files of "
-                       "region numbers, named like the photographs")
+        p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': folder of PNG "
+                       "files of region numbers, named like the photographs")
     p.add_argument("--segmenter", metavar="PRESET",
                    help="mask 'objects': a keras-hub segmentation preset")
     p.add_argument("--panoptic", metavar="FILE|DIR", help="mask 'panoptic': JSON file in COCO's "
-                   "panoptic format, with its PNG files in a folder of the same name beside it; or "
+                   "panoptic format, with its PNG files in a folder of the same name beside it, or "
                    "a folder of PNG files, named like the photographs")
     p.add_argument("--yolo", metavar="FILE", help="mask 'yolo': ONNX file of a YOLO network that "
-                   "finds boxes or segments, for example of: yolo export model=yolo11n-seg.pt "
-                   "format=onnx")
+                   "finds boxes or segments, for example from: yolo export "
+                   "model=yolo11n-seg.pt format=onnx")
     p.add_argument("--person", metavar="FILE", help="mask 'person': MediaPipe's "
                    "selfie_segmentation.tflite (which is in the wheel of mediapipe 0.10.21), or "
                    "another .tflite segmenter; needs pip install \"tfdetect[litert]\"")
@@ -33,14 +33,14 @@ def add_mask_inputs(p: cli.Arguments, masks: Sequence[str]) -> None:
 
 
 def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the options of mask makers that the arguments give, by their names.
+    """Return the options of mask makers that follow from the arguments, by name of the mask maker.
 
     Args:
         args: parsed arguments with those of `add_mask_inputs`.
         masks: names of the mask makers that are used.
 
     Raises:
-        UserError: an argument of one of them is missing.
+        UserError: an argument of a used mask maker is missing, or one of another is given.
     """
     from tfdetect.synthesis.segmenters import PERSON_MODEL, YOLO_MODEL
 
@@ -53,9 +53,12 @@ def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str,
     }
     for name in masks:
         _, value, flag = needed.get(name, (None, None, None))
-        if flag and not value and name != "objects":  # which has a default
+        if flag and not value and name != "objects":  # its preset has a default
             raise UserError(f"The mask {name!r} needs {flag}.")
     for name, (_, value, flag) in needed.items():
         if value and name not in masks:
-            raise UserError(f"{flag.split()[0]} is for the mask {name!r}, which is missing.")
+            flag = flag.split()[0]
+            raise UserError(
+                f"{flag} is for the mask {name!r}. Add that mask, or leave out {flag}."
+            )
     return {name: {key: value} for name, (key, value, _) in needed.items() if value}

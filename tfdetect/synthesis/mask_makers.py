@@ -1,15 +1,12 @@
 """Mask makers: they choose which pixels of a photograph are altered.
 
 Each is a function `(photo, rng, coverage, **options) -> bool [H, W]`. `coverage` is the wanted
-range of the altered fraction; `draw_mask` draws until a mask is in this range. Only `whole` has no
-choice, and takes neither.
+range of the altered fraction; `draw_mask` draws until a mask is in this range. Only `whole` takes
+neither a random generator nor a coverage, because it always returns the same mask.
 """
 
 import math
-from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,19 +14,18 @@ from scipy.ndimage import gaussian_filter
 
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError
-from tfdetect.core.parsing import read_object
-from tfdetect.core.walk import Walk
-from tfdetect.imaging.pillow import opened
 from tfdetect.synthesis.photos import Photo
-from tfdetect.synthesis.presets import load_preset
-from tfdetect.synthesis.segmenters import person_region, yolo_regions
-
-T = TypeVar("T")
+from tfdetect.synthesis.segmentation_files import (
+    panoptic_files,
+    region_numbers,
+    segmentation_files,
+    segmentation_of,
+)
+from tfdetect.synthesis.segmenters import object_labels, person_region, yolo_regions
 
 _MAX_TRIES = 200
-_BRUSH_COVERAGE = 0.15  # mean of `brush`, as published
+_BRUSH_COVERAGE = 0.15  # mean altered fraction of `brush`, as published
 _MAX_STROKES = 100
-_MAX_JSON_BYTES = 2**30  # COCO's largest panoptic file has 0.4 GB
 
 
 def draw_mask(
@@ -52,7 +48,7 @@ def draw_mask(
         bool [H, W], True where the photograph is to be altered; never empty.
 
     Raises:
-        UserError: None of 200 masks fits.
+        UserError: none of 200 masks fits.
     """
     maker = registry.MASKS.load(name)
     if maker is whole:
@@ -175,8 +171,8 @@ def segments(
         segmentations: folder with a PNG of region numbers for each photograph, with the same
             stem and size; gray, palette, 16 bits or colors.
     """
-    file = _of_photo(photo, _segmentations(segmentations), segmentations)
-    return pick_region(_region_numbers(photo, file), rng, coverage)
+    file = segmentation_of(photo, segmentation_files(segmentations), segmentations)
+    return pick_region(region_numbers(photo, file), rng, coverage)
 
 
 def objects(
@@ -193,9 +189,9 @@ def objects(
         rng: source of random numbers.
         coverage: smallest and largest altered fraction.
         preset: name, address or folder of the segmenter.
-        together: return all but class 0, the background, as one.
+        together: return everything but class 0, the background, as one region.
     """
-    labels = _label_map(preset, photo)
+    labels = object_labels(preset, photo.pixels)
     return np.greater(labels, 0) if together else pick_region(labels, rng, coverage)
 
 
@@ -212,14 +208,12 @@ def panoptic(
         photo: the photograph.
         rng: source of random numbers.
         coverage: smallest and largest altered fraction.
-        panoptic: a JSON file in COCO's panoptic format, whose PNG files lie in a folder of its
-            name beside it; or a folder of PNG files alone, named like the photographs. Colors are
-            numbers R + 256 G + 65536 B, gray values and palette entries are numbers themselves;
-            0 is no segment.
-        together: return all things of the JSON file, or all segments of a folder, as one.
+        panoptic: JSON file or folder; see `panoptic_files`. In PNG files of a folder, 0 is no
+            segment.
+        together: return all things of the JSON file, or all segments of a folder, as one region.
     """
-    file, segments, things = _of_photo(photo, _panoptic(panoptic), panoptic)
-    labels = _region_numbers(photo, file)
+    file, segments, things = segmentation_of(photo, panoptic_files(panoptic), panoptic)
+    labels = region_numbers(photo, file)
     if segments is None:
         segments = things = set(np.unique(labels).tolist()) - {0}
     masks = np.stack([labels == number for number in sorted(things if together else segments)] or
@@ -240,8 +234,8 @@ def yolo(
         photo: the photograph.
         rng: source of random numbers.
         coverage: smallest and largest altered fraction.
-        model: ONNX file, see `segmenters.yolo_regions`.
-        together: return all objects as one.
+        model: ONNX file; see `yolo_regions`.
+        together: return all objects as one region.
     """
     return _choose(yolo_regions(model, photo.pixels), photo, rng, coverage, together)
 
@@ -249,13 +243,13 @@ def yolo(
 def person(
     photo: Photo, rng: np.random.Generator, coverage: tuple[float, float], model: str
 ) -> np.ndarray:
-    """Return where people are.
+    """Return the region of all people in the photograph.
 
     Args:
         photo: the photograph.
-        rng: not used: the region is always the same.
+        rng: not used, because the region is always the same.
         coverage: not used.
-        model: .tflite file, see `segmenters.person_region`.
+        model: .tflite file; see `person_region`.
     """
     return _choose(person_region(model, photo.pixels)[None], photo, rng, coverage)
 
@@ -267,7 +261,18 @@ def _choose(
     coverage: tuple[float, float],
     together: bool = False,
 ) -> np.ndarray:
-    """Return one of masks bool [n, H, W], preferably with an area in `coverage`, or all as one."""
+    """Return one of several masks, preferably with an area in `coverage`, or all as one.
+
+    Args:
+        masks: bool [n, H, W].
+        photo: the photograph, for the message.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        together: return the union of the masks.
+
+    Raises:
+        UserError: all masks are empty.
+    """
     masks = masks[masks.any((1, 2))]
     if not len(masks):
         raise UserError(f"{photo.name}: nothing was found in it")
@@ -287,94 +292,3 @@ def pick_region(
     fitting = values[(areas >= coverage[0]) & (areas <= coverage[1])]
     return labels == rng.choice(fitting if len(fitting) else values)
 
-
-def has_segmentation(name: str, photo: str, options: Mapping[str, Any]) -> bool:
-    """Return whether a mask maker has what it needs to know of a photograph.
-
-    Args:
-        name: name of a registered mask maker.
-        photo: name of the photograph.
-        options: arguments of the mask maker.
-
-    Returns:
-        False if it takes regions of given segmentations, and has none of the photograph.
-
-    Raises:
-        UserError: The segmentations cannot be read.
-    """
-    if name == "segments" and "segmentations" in options:
-        return Path(photo).stem in _segmentations(options["segmentations"])
-    if name == "panoptic" and "panoptic" in options:
-        return Path(photo).stem in _panoptic(options["panoptic"])
-    return True
-
-
-def _of_photo(photo: Photo, found: Mapping[str, T], source: str) -> T:
-    """Return what a source of segmentations has for the photograph, by its stem."""
-    try:
-        return found[Path(photo.name).stem]
-    except KeyError:
-        raise UserError(f"{photo.name}: no segmentation of it in {source}") from None
-
-
-def _region_numbers(photo: Photo, file: Path) -> np.ndarray:
-    """Return the number int64 [H, W] of each pixel's region in a PNG file.
-
-    Gray values and palette entries are numbers themselves, colors are R + 256 G + 65536 B.
-    """
-    with opened(file) as image:
-        colors = photo.fit(image).astype(np.int64)
-    numbers = colors if colors.ndim == 2 else colors[..., :3] @ (1, 256, 65536)
-    if numbers.shape != photo.size:
-        raise UserError(f"{photo.name}: its segmentation {file} has another size")
-    return numbers
-
-
-@lru_cache(2)
-def _segmentations(folder: str) -> dict[str, Path]:
-    paths = (Path(folder, path) for path in Walk(folder).paths())
-    found = {path.stem: path for path in paths if path.suffix.lower() == ".png"}
-    if not found:
-        raise UserError(f"There is no PNG in the folder of segmentations {folder}.")
-    return found
-
-
-@lru_cache(1)
-def _panoptic(source: str) -> dict[str, tuple[Path, set[int] | None, set[int]]]:
-    """Return the PNG, the segments and those of them that are things, by the photograph's stem."""
-    path = Path(source)
-    if path.suffix.lower() != ".json":
-        return {stem: (file, None, set()) for stem, file in _segmentations(source).items()}
-    document = read_object(path, _MAX_JSON_BYTES)
-    try:
-        names = {image["id"]: image["file_name"] for image in document.get("images", ())}
-        things = {kind["id"] for kind in document["categories"] if kind.get("isthing", 1)}
-        return {
-            Path(names.get(each["image_id"], each["file_name"])).stem: (
-                path.with_suffix("") / each["file_name"],
-                {s["id"] for s in each["segments_info"] if not s.get("iscrowd")},
-                {s["id"] for s in each["segments_info"]
-                 if s["category_id"] in things and not s.get("iscrowd")},
-            )
-            for each in document["annotations"]
-        }  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not in COCO's panoptic format: annotations with image_id, file_name and "
-            "segments_info (id, category_id), and categories (id, isthing)."
-        ) from error
-
-
-@lru_cache(8)
-def _labels_of(preset: str, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    model = load_preset("ImageSegmenter", preset, "--segmenter")
-    image = np.frombuffer(pixels, np.uint8).reshape(shape)
-    side = model.backbone.image_shape[0] or 512
-    small = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-    scores = np.asarray(model.predict(small[None].astype(np.float32), verbose=0))[0]
-    labels = Image.fromarray(np.argmax(scores, axis=-1).astype(np.uint8))
-    return np.asarray(labels.resize((shape[1], shape[0]), Image.Resampling.NEAREST))
-
-
-def _label_map(preset: str, photo: Photo) -> np.ndarray:
-    return _labels_of(preset, photo.pixels.tobytes(), photo.pixels.shape)

@@ -1,4 +1,4 @@
-"""Photographs from which forgeries are made, and their names and random generators."""
+"""Finds and reads the photographs from which forgeries are made."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ from tfdetect.data.image_files import images_below
 from tfdetect.data.scan import is_mask_of_neighbor
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
+from tfdetect.synthesis.settings import MIN_SIDE
 
-_READERS = 8  # threads
-MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
+_READER_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def load_photo(
         max_pixels: a photograph with more pixels is not decoded.
 
     Raises:
-        UserError: It cannot be read, it has too many pixels, or a side is shorter than 16 pixels.
+        UserError: the photograph cannot be read, has too many pixels, or has a side shorter than
+            `MIN_SIDE`.
     """
     try:
         image = read_rgb(root / to_os(name), max_pixels)
@@ -75,7 +76,7 @@ def load_photo(
 
 
 def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
-    """Return a hash of each photograph's file; of its path if the file cannot be read.
+    """Return a hash of each photograph's file, or its name if the file cannot be read.
 
     Args:
         root: folder of the photographs.
@@ -89,12 +90,12 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
         except OSError:
             return name
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_READER_THREADS) as pool:
         return list(pool.map(content_hash, names))
 
 
 def identifier(name: str) -> str:
-    """Return a stem for file names: the photograph's own, and a hash of its path."""
+    """Return the stem of a photograph's files: its own stem, and a hash of its path."""
     stem = plain_name(Path(name).stem).replace(".", "_")
     digest = hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
     return f"{file_name(stem, most=150)}-{digest}"
@@ -107,8 +108,8 @@ def random_generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest, "big")])
 
 
-def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Cut a random window out of a photograph, which is enlarged first if it is smaller.
+def random_window(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Cut a random window out of a photograph, which is enlarged first if it is too small.
 
     Args:
         donor: uint8 [H, W, 3].
@@ -129,7 +130,7 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 
 
 def _left_out(root: Path, path: str) -> str | None:
-    """Return what an image is if its path says that it is no photograph, else None."""
+    """Return why an image is left out, if its path says that it is no photograph; else None."""
     for folder in from_os(path).split("/")[:-1]:
         if is_mask_folder(folder):
             return f"masks in {folder}/"
@@ -139,16 +140,16 @@ def _left_out(root: Path, path: str) -> str | None:
 
 
 def find_photos(root: Path, log: console.Log) -> list[str]:
-    """Return the paths of the photographs below a folder, by `from_os`, each once.
+    """Return the paths of the photographs below a folder, as `from_os` makes them, each once.
 
-    Masks and derived images are left out, as where a folder is read as a dataset.
+    Masks and derived images are left out, as they are if the folder is read as a dataset.
 
     Args:
         root: the folder.
         log: called with the number of files of each kind, if not all are photographs.
 
     Raises:
-        UserError: There is none.
+        UserError: there is none.
     """
     found = images_below(root, once=True)
     left_out = {path: kind for path in found.paths if (kind := _left_out(root, path))}

@@ -1,4 +1,4 @@
-"""Loads keras-hub models by preset; they are downloaded on first use."""
+"""Loads keras-hub models by preset, which are downloaded on first use."""
 
 from functools import lru_cache
 from typing import Any
@@ -8,16 +8,16 @@ from tfdetect.core.errors import ModelNotAvailable, first_line
 
 @lru_cache(1)
 def load_preset(kind: str, preset: str, flag: str, **options: Any) -> Any:
-    """Return a model of keras-hub. One model is kept, for one set of options.
+    """Return a model of keras-hub; the last one is kept.
 
     Args:
         kind: name of its class in `keras_hub.models`.
         preset: name, address or folder of the preset.
-        flag: the command's flag for it, which the error names.
+        flag: the command-line flag of the preset, for the message.
         options: arguments of `from_preset`.
 
     Raises:
-        ModelNotAvailable: The model cannot be loaded.
+        ModelNotAvailable: the model cannot be loaded.
     """
     import keras_hub
 

@@ -3,7 +3,7 @@
 Each is an encoder and a decoder for the latent space of Stable Diffusion 1 and 2 (`taesd`), SDXL
 (`taesdxl`), Stable Diffusion 3 (`taesd3`), FLUX.1 (`taef1`) or FLUX.2 (`taef2`), distilled to 2.4
 million parameters together. They are published as pairs of files with PyTorch's names of tensors;
-the network follows from these names and shapes.
+the network is built from these names and shapes.
 """
 
 import re
@@ -21,11 +21,11 @@ MULTIPLE = 8  # the sides of the network's inputs must be divisible by this
 _LATENT_LIMIT = 3.0  # codes are squashed to plus and minus this
 _GROUPS, _EPSILON = 4, 1e-5  # of the normalization in some blocks
 _HALVES = ("encoder", "decoder")
-_HALF = re.compile(r"(?<![a-z])(encoder|decoder)")  # of "taesd_encoder", not of "autoencoder"
+_HALF = re.compile(r"(?<![a-z])(encoder|decoder)")  # matches "taesd_encoder" and not "autoencoder"
 
 
 def is_tiny(file: Path) -> bool:
-    """Return whether a file's name says that it is half of a tiny autoencoder."""
+    """Return whether a file is half of a tiny autoencoder, by its name."""
     return file.suffix in (".safetensors", ".pth") and _HALF.search(file.name) is not None
 
 
@@ -35,10 +35,10 @@ def load_tiny(file: Path) -> keras.Model:
     H and W must be divisible by 8.
 
     Args:
-        file: the encoder or the decoder; the other one lies beside it.
+        file: file of the encoder or the decoder; the other one is beside it.
 
     Raises:
-        UserError: One of the two files is missing, cannot be read or contains another network.
+        UserError: one of the two files is missing, cannot be read or contains another network.
     """
     encoder, decoder = (_Tensors(file.with_name(_HALF.sub(half, file.name))) for half in _HALVES)
     inputs = keras.Input((None, None, 3))
@@ -56,11 +56,11 @@ def load_tiny(file: Path) -> keras.Model:
 
 
 class _Tensors:
-    """The tensors of a file, which are taken one by one.
+    """Tensors of a file, which are taken one by one while the network is built.
 
     Attributes:
-        left: the tensors that were not taken yet, by name.
-        modules: the numbers with which names begin, ascending; modules without weights are missing.
+        left: tensors that have not been taken yet, by name.
+        modules: numbers with which names begin, ascending; modules without weights are missing.
     """
 
     def __init__(self, file: Path):
@@ -72,7 +72,7 @@ class _Tensors:
         return name in self.left
 
     def take(self, name: str) -> np.ndarray:
-        """Return a tensor; raise a KeyError if it is not there."""
+        """Return a tensor and remove it; raise a KeyError if there is none."""
         return self.left.pop(name)
 
 

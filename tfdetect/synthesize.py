@@ -55,9 +55,9 @@ def parser() -> cli.Parser:
     files.add_argument("--quality", type=int, metavar="Q",
                        help="quality of jpeg, 1 to 100 (default: 95)")
     files.add_argument("--split-rule", type=int, choices=(1, 2), default=2, metavar="N",
-                       help="what decides the split of a photograph: 2 for its content, or 1 for its "
-                       "path and the name of the output folder, as in earlier versions (default: "
-                       "2)")
+                       help="what decides the split of a photograph: 2 for its content, or 1 for "
+                       "its path and the name of the output folder, as in earlier versions "
+                       "(default: 2)")
     cli.add_max_pixels(files)
     what = p.add_argument_group("forgeries")
     what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",

@@ -26,9 +26,9 @@ from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.registry import FILLS
 from tfdetect.data.augmentation import augment
 from tfdetect.synthesis.blend import paste, soften
-from tfdetect.synthesis.settings import WITH_MODEL
 from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import Photo, random_generator
+from tfdetect.synthesis.settings import WITH_MODEL
 
 SIDE, BATCH = 256, 32
 

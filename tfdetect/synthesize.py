@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.registry import FILLS, MASKS
 from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
@@ -19,8 +20,6 @@ DEFAULT_STEPS = 1500  # of the training of an autoencoder
 
 
 def parser() -> cli.Parser:
-    from tfdetect.core.registry import FILLS, MASKS
-
     p = cli.Parser(
         prog="tfdetect synthesize",
         description="Alter regions of photographs and keep the masks. The result is a dataset to "
@@ -41,8 +40,20 @@ def parser() -> cli.Parser:
              "on the machines of a Spark cluster"),
         ],
     )  # fmt: skip
-    # fmt: off
-    files = p.add_argument_group("files")
+    _add_files(p.add_argument_group("files"))
+    _add_forgeries(p.add_argument_group("forgeries"))
+    _add_models(p.add_argument_group("models and inputs of some masks and fills"))
+    run = p.add_argument_group("execution")
+    run.add_argument("--workers", type=cli.count, metavar="N",
+                     help="processes (default: one per core)")  # fmt: skip
+    cli.add_json(run)
+    cli.add_quiet(run)
+    cli.add_spark(p.add_argument_group("cluster"), "OUTPUT.parts beside OUTPUT")
+    return p
+
+
+# fmt: off
+def _add_files(files: cli.Arguments) -> None:
     files.add_argument("--source", type=Path, required=True, metavar="DIR",
                        help="folder of photographs; all folders below it are searched too")
     files.add_argument("--output", type=Path, required=True, metavar="DIR",
@@ -59,7 +70,9 @@ def parser() -> cli.Parser:
                        "its path and the name of the output folder, as in earlier versions "
                        "(default: 2)")
     cli.add_max_pixels(files)
-    what = p.add_argument_group("forgeries")
+
+
+def _add_forgeries(what: cli.Arguments) -> None:
     what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",
                       help=f"shapes of the altered region: {', '.join(MASKS)} "
                       f"(default: {DEFAULT_MASKS})")
@@ -85,7 +98,9 @@ def parser() -> cli.Parser:
                       "(default: 1,1)")
     what.add_argument("--seed", type=cli.count_or_0, default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
-    models = p.add_argument_group("models and inputs of some masks and fills")
+
+
+def _add_models(models: cli.Arguments) -> None:
     add_mask_inputs(models, tuple(MASKS))
     models.add_argument("--autoencoder", metavar="FILE",
                         help="fill 'autoencoder': file of a trained autoencoder, or one file of a "
@@ -98,17 +113,11 @@ def parser() -> cli.Parser:
                         help="fills 'vae' and 'diffusion': a keras-hub Stable Diffusion 3 preset")
     models.add_argument("--prompt", action="append", default=[], metavar="TEXT",
                         help="fill 'diffusion': what to draw; {folder} and {stem} are replaced by "
-                        "its folder and file name without extension; may be given several times")
+                        "the photograph's folder and file name without extension; may be given "
+                        "several times")
     models.add_argument("--captions", type=Path, metavar="FILE",
                         help="fill 'diffusion': CSV file with the columns name and caption")
-    run = p.add_argument_group("execution")
-    run.add_argument("--workers", type=cli.count, metavar="N",
-                     help="processes (default: one per core)")
-    cli.add_json(run)
-    cli.add_quiet(run)
-    cli.add_spark(p.add_argument_group("cluster"), "OUTPUT.parts beside OUTPUT")
-    # fmt: on
-    return p
+# fmt: on
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Finds duplicate images of a dataset: by bytes, by decoded pixels, and near duplicates."""
+"""Finds exact duplicates (by bytes or decoded pixels) and near duplicates in a dataset."""
 
 import functools
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from tfdetect.imaging.pillow import read_rgb
 MAX_HASH_DISTANCE = 6  # differing bits of 64 of perceptual hashes; below 8, see _hash_neighbors
 MIN_CORRELATION = 0.9  # of the pixels of near duplicates at 32x32
 MAX_PAIRS = 50_000  # candidates whose pixels are compared
-_SIDE = 32
-_THUMBNAILS = 4_096  # that a process keeps, 12 kB each: an image may be in many pairs
+_THUMBNAIL_SIDE = 32  # pixels
+_CACHED_THUMBNAILS = 4_096  # in each process, 12 kB each: an image may be in many pairs
 _CHUNK_PAIRS = 250_000  # pairs of hashes that are compared at once
 _MIN_CONTRAST = 4.0  # below it a perceptual hash is noise
 
@@ -39,9 +39,9 @@ class Duplicates:
         label_conflicts: number of images that occur under several labels.
         rows: int [n], rows of the catalog that belong to such groups.
         group: int [n], the number of each row's group.
-        complete: False where there were more candidates than could be compared.
-        uncompared: number of pairs that may be duplicates and could not be compared, because one
-            cannot be read any more or ended the process that read it.
+        complete: False if there were more candidate pairs than `MAX_PAIRS`, which are compared.
+        uncompared: number of candidate pairs that could not be compared, because an image cannot be
+            read any more or ended the process that read it.
     """
 
     groups: int
@@ -74,7 +74,7 @@ def exact_duplicates(table: pa.Table, column: str, classes: int) -> Duplicates:
 def near_duplicates(catalog: Catalog, table: pa.Table, classes: int, progress: bool) -> Duplicates:
     """Return images that look alike but differ in pixels.
 
-    Candidates come from perceptual hashes; their pixels decide.
+    Pairs with similar perceptual hashes are candidates; their pixels are compared.
 
     Args:
         table: the traits of the catalog's files.
@@ -135,15 +135,15 @@ def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
         quarter = quarter[order].astype(np.int64)
         starts = np.searchsorted(quarter, np.arange(2**16 + 1))
         for flipped in (0, *(1 << bit for bit in range(16))):
-            mine = np.flatnonzero(quarter & flipped == 0)
-            other = quarter[mine] ^ flipped
-            begin = starts[other] if flipped else mine + 1
-            count = starts[other + 1] - begin
+            ones = np.flatnonzero(quarter & flipped == 0)  # of each pair, one side
+            wanted = quarter[ones] ^ flipped
+            begin = starts[wanted] if flipped else ones + 1
+            count = starts[wanted + 1] - begin
             ends = np.cumsum(count)
             cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _CHUNK_PAIRS))
-            for low, high in zip(cuts, [*cuts[1:], len(mine)]):
+            for low, high in zip(cuts, [*cuts[1:], len(ones)]):
                 some = count[low:high]
-                first = np.repeat(mine[low:high], some)
+                first = np.repeat(ones[low:high], some)
                 within = np.arange(len(first)) - np.repeat(np.cumsum(some) - some, some)
                 second = np.repeat(begin[low:high], some) + within
                 first, second = order[first], order[second]
@@ -155,7 +155,7 @@ def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 def _pixels_correlate(
     catalog: Catalog, table: pa.Table, first: np.ndarray, second: np.ndarray, progress: bool
 ) -> pa.ChunkedArray:
-    """Return whether the thumbnails of each pair of rows correlate; null where that is unknown."""
+    """Return whether the thumbnails of each pair of rows correlate; null if one is unreadable."""
     if not len(first):
         return pa.chunked_array([], pa.bool_())
     sides = (catalog.files(table.take(pa.array(rows))) for rows in (first, second))
@@ -180,13 +180,13 @@ def _not_compared(pair: tuple[str, str]) -> tuple[None]:
     return (None,)
 
 
-@functools.lru_cache(_THUMBNAILS)
+@functools.lru_cache(_CACHED_THUMBNAILS)
 def _normalized_thumbnail(path: str, max_pixels: int) -> np.ndarray:
-    """Return an image's 32x32 pixels, zero mean and unit norm."""
+    """Return an image's thumbnail of 32x32 pixels, flattened, with zero mean and unit norm."""
     from PIL import Image
 
-    small = read_rgb(path, max_pixels, min_side=2 * _SIDE)
-    small = small.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    small = read_rgb(path, max_pixels, min_side=2 * _THUMBNAIL_SIDE)
+    small = small.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)
     pixels = (pixels - pixels.mean((0, 1))).ravel()
     return pixels / max(1e-6, float(np.linalg.norm(pixels)))
@@ -211,7 +211,7 @@ def _summarize(
     }
     learned = occurs_in["train"] | occurs_in["validation"]
     by_label = np.stack([np.bincount(group, labels == c, count) for c in range(classes)])
-    # One image per group, class and side of the test split is not redundant.
+    # One image of each group and class is not redundant, on each side of the test split.
     redundant, redundant_test = (
         tuple(
             int(np.maximum(0, np.bincount(group, (labels == c) & part, count) - 1).sum())

@@ -14,11 +14,11 @@ from tfdetect.evaluation.intervals import mean_of_fractions, proportion
 
 TREE_DEPTH = 3
 FOLDS = 5
-MAX_ROWS = 30_000  # for the trees: more rows do not change the result
-_MAX_CATEGORIES = 12  # of a categorical trait, that a tree distinguishes
-_MIN_CLASS_IMAGES = 10  # below this, nothing is measured
+MAX_ROWS = 30_000  # that trees are trained on; more rows do not change the result
+_MAX_CATEGORIES = 12  # that a tree distinguishes, the most frequent of a trait
+_MIN_CLASS_IMAGES = 10  # with fewer images of a class, nothing is measured
 
-# Groups of `Shortcut`s that join several traits, and the groups of traits that they join.
+# Combinations of traits: by group of the `Shortcut`, its name and the groups of traits in it.
 COMBINED = {
     "combined_file": ("format, size and metadata together", ("format", "size", "metadata")),
     "combined_all": (
@@ -85,7 +85,8 @@ def find_shortcuts(table: pa.Table, classes: int) -> list[Shortcut]:
         classes: number of classes.
 
     Returns:
-        One entry per trait that varies; [] if a class has too few images, or is of one group.
+        One entry per trait that varies, and per combination; [] if a class has too few images or
+        only one group.
     """
     table = stratified_sample(table, MAX_ROWS)
     labels = table["label"].to_numpy()
@@ -122,7 +123,7 @@ def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
         table: the table from `read_traits`.
 
     Returns:
-        By name of the generator; those with too few images, or a class of one group, are left out.
+        By name of the generator, without those with too few images or a class of only one group.
     """
     found, generators = {}, table["generator"].cast(pa.string())
     authentic = pc.equal(table["label"], 0)
@@ -147,7 +148,7 @@ def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
 
 
 def stratified_sample(table: pa.Table, count: int) -> pa.Table:
-    """Draw at most `count` rows, equally many of each class as far as there are enough."""
+    """Draw at most `count` rows, equally many of each class if there are enough."""
     if table.num_rows <= count:
         return table
     labels = table["label"].to_numpy()
@@ -165,9 +166,10 @@ def stratified_sample(table: pa.Table, count: int) -> pa.Table:
 def cross_validation_folds(
     table: pa.Table, labels: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return train and test rows of each fold; rows of one group stay together.
+    """Return train and test rows of each fold; rows of one group are in the same fold.
 
-    There is none where all rows of a class are of one group.
+    There are at most `FOLDS` folds, as many as the rarest class has groups; [] if a class has only
+    one group.
     """
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
     count = min(FOLDS, groups_by_class(groups, labels).min())
@@ -181,7 +183,7 @@ def cross_validation_folds(
 
 
 def groups_by_class(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the number of groups that have each class that occurs, int [c].
+    """Return the number of groups of each class that occurs, int [c].
 
     Args:
         groups: int [n].
@@ -192,7 +194,7 @@ def groups_by_class(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _features(table: pa.Table, trait: Trait) -> np.ndarray:
-    """Return a trait as numbers, float32 [n, f]; categories as one-hot of the most frequent."""
+    """Return a trait as features, float32 [n, f]; categories are one-hot encoded."""
     matrices = []
     for name in trait.columns:
         column = table[name].combine_chunks()

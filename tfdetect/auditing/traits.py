@@ -28,7 +28,7 @@ BANDS = 16  # of the radial spectrum, from 0 to 0.5 cycles per pixel
 MAX_GRAY_COLORFULNESS = 3.0  # mean difference of the channels, in 0..255, of a gray image
 _SPECTRUM = tuple(f"band_{i:02}" for i in range(1, BANDS + 1))
 
-_CACHE = "traits-4"  # to be renamed whenever the same file would get other traits
+_CACHE = "traits-4"  # rename it if a change gives the same file other traits
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ _NAME_SCHEMA = pa.schema([
     ("extension", pa.string()), ("name_shape", pa.string()), ("name_number", pa.float64()),
     ("name_length", pa.int32()), ("name_zeros", pa.bool_()),
 ])  # fmt: skip
-_BATCH = 65_536  # paths that are held as Python texts at once
+_PATH_BATCH = 65_536  # paths that are Python strings at once
 _FILE_SCHEMA = pa.schema([*_HEADER_SCHEMA, *_PIXEL_SCHEMA])
 
 
@@ -116,7 +116,7 @@ def read_traits(catalog: Catalog, progress: bool) -> pa.Table:
         todo = todo.take(pa.array(np.sort(first)))
         paths = Paths(catalog.paths(todo))
         read = partial(_read_file, max_pixels=catalog.max_pixels)
-        found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress, _unread)
+        found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress, _unreadable)
         found = pa.table([todo["hash"], *found.columns], schema)
         if known.num_rows:
             known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))
@@ -131,13 +131,13 @@ def read_traits(catalog: Catalog, progress: bool) -> pa.Table:
     return add_derived_traits(table)
 
 
-def _unread(path: str) -> tuple:
-    """Return the traits of a file that ends the process that reads it."""
+def _unreadable(path: str) -> tuple:
+    """Return the traits, all None, of a file that ends the process that reads it."""
     return (None,) * len(_FILE_SCHEMA)
 
 
 def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:
-    """Add the traits that need no decoded pixels to some rows of a catalog."""
+    """Add the traits of file headers and file names to rows of a catalog; decodes no pixels."""
     rows = [_read_header(path, catalog.max_pixels) for path in catalog.files(table)]
     for field, values in zip(_HEADER_SCHEMA, zip(*rows)):
         table = table.append_column(field, pa.array(values, field.type))
@@ -145,7 +145,7 @@ def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:
 
 
 def add_derived_traits(table: pa.Table) -> pa.Table:
-    """Add the traits that follow from the columns that were read and from file names."""
+    """Add the traits that are computed from other columns and from file names."""
     area = pc.multiply(*(table[n].cast(pa.float64()) for n in ("width", "height")))
     density = pc.divide(table["size"].cast(pa.float64()), area)
     table = table.append_column("bytes_per_pixel", density)
@@ -157,12 +157,12 @@ def add_derived_traits(table: pa.Table) -> pa.Table:
 def add_name_traits(table: pa.Table) -> pa.Table:
     """Add the traits of file names and the aspect ratio to a catalog's rows."""
     names = [
-        _name_traits(table["path"].slice(start, _BATCH).to_pylist())
-        for start in range(0, table.num_rows, _BATCH)
+        _name_traits(table["path"].slice(start, _PATH_BATCH).to_pylist())
+        for start in range(0, table.num_rows, _PATH_BATCH)
     ]
     columns = {"aspect": pc.divide(table["width"].cast(pa.float64()), table["height"])}
-    of_names = pa.Table.from_batches(names, _NAME_SCHEMA)
-    columns |= zip(of_names.column_names, of_names.columns)
+    name_traits = pa.Table.from_batches(names, _NAME_SCHEMA)
+    columns |= zip(name_traits.column_names, name_traits.columns)
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table
@@ -185,7 +185,7 @@ def _name_traits(paths: list[str]) -> pa.RecordBatch:
 
 
 def name_shape(stem: str) -> str:
-    """Return a file name's pattern: letters become a, digits 9, the rest is unchanged."""
+    """Return a file name's pattern: words become "a", numbers "9", the rest is unchanged."""
     return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", stem))[:40]
 
 
@@ -193,7 +193,7 @@ def image_traits(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple:
     """Return the traits of one encoded image, in the order of the schema.
 
     Raises:
-        Exception: of many kinds, if Pillow cannot decode it.
+        Exception: Pillow cannot decode the image; its plugins raise many kinds.
     """
     with opened(data, max_pixels) as image:
         header = _header_traits(data[:64], image)
@@ -287,7 +287,7 @@ def _read_header(path: str, max_pixels: int) -> tuple:
         data = read_bytes(path, max_pixels)
         with opened(data, max_pixels) as image:
             return _header_traits(data[:64], image)
-    except Exception:  # as below
+    except Exception:  # see `_read_file`
         return (None,) * len(_HEADER_SCHEMA)
 
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
     from tfdetect.data.shard_writer import ShardRow, ShardWriter
     from tfdetect.explanation.image_explainer import ExplainedImage
-    from tfdetect.synthesis.forgery_plan import Item
     from tfdetect.synthesis.forge_task import ForgeTask
+    from tfdetect.synthesis.forgery_plan import Item
 
 _FLAG = "--spark-dir"
 _EXPLAINED_IMAGES = 8  # in a partition

@@ -81,9 +81,7 @@ class ForgeTask:
         Raises:
             UserError: a file is missing.
         """
-        if row["error"] or all(
-            map(Path.is_file, forgery_files(self.output, row, self.settings))
-        ):
+        if row["error"] or all(map(Path.is_file, forgery_files(self.output, row, self.settings))):
             return
         raise UserError(
             f"The files of {row['id']} were written on another machine, and are not in "

@@ -116,9 +116,7 @@ def plan_forgeries(splits: dict[str, str], settings: Settings) -> list[Item]:
     return items
 
 
-def _draw_donors(
-    photos: list[str], own: int | None, rng: np.random.Generator
-) -> tuple[str, ...]:
+def _draw_donors(photos: list[str], own: int | None, rng: np.random.Generator) -> tuple[str, ...]:
     """Draw up to `_MAX_DONORS` different photographs.
 
     Args:

@@ -58,7 +58,5 @@ def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str,
     for name, (_, value, flag) in needed.items():
         if value and name not in masks:
             flag = flag.split()[0]
-            raise UserError(
-                f"{flag} is for the mask {name!r}. Add that mask, or leave out {flag}."
-            )
+            raise UserError(f"{flag} is for the mask {name!r}. Add that mask, or leave out {flag}.")
     return {name: {key: value} for name, (key, value, _) in needed.items() if value}

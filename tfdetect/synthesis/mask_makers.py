@@ -291,4 +291,3 @@ def pick_region(
     areas = counts / labels.size
     fitting = values[(areas >= coverage[0]) & (areas <= coverage[1])]
     return labels == rng.choice(fitting if len(fitting) else values)
-

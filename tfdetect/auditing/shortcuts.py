@@ -1,6 +1,7 @@
 """Measures how well file and image traits predict the label: effect sizes and shallow trees."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
@@ -246,13 +247,11 @@ def _effect_size(table: pa.Table, trait: Trait, labels: np.ndarray, classes: int
         valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
         numbers = pc.drop_null(column).to_numpy()
         by_class = [numbers[labels[valid] == label] for label in range(classes)]
-        effects = [0.0]
-        for i, a in enumerate(by_class):
-            for b in by_class[i + 1 :]:
-                if len(a) and len(b):
-                    statistic = stats.mannwhitneyu(a, b).statistic
-                    effects.append(abs(2 * statistic / (len(a) * len(b)) - 1))
-        return float(max(effects))
+        effects = [
+            abs(2 * stats.mannwhitneyu(one, other).statistic / (len(one) * len(other)) - 1)
+            for one, other in combinations(filter(len, by_class), 2)
+        ]
+        return float(max(effects, default=0.0))
     return cramers_v(_contingency(column, labels, classes)[0])
 
 

@@ -138,8 +138,20 @@ def _citation(run: Run, found: Examination) -> str:
     )
 
 
-def _cards(run: Run, found: Examination) -> list[html.Card]:
+def _score_card(run: Run, found: Examination) -> html.Card:
+    """Return P(fake), as a probability where it is one."""
     p, prior = found.row["p_fake"], run.info.prior
+    if prior is None:
+        return html.Card(f"{p:.3f}", "score for fake", "not calibrated, so not a probability")
+    if found.differences:
+        note = "not a probability for an image of this kind"
+        return html.Card(f"{p:.3f}", "score for fake", note)
+    note = f"if {percent(prior)} of all images are fake"
+    return html.Card(percent(p), "probability that it is fake", note)
+
+
+def _cards(run: Run, found: Examination) -> list[html.Card]:
+    """Return the key figures of the page."""
     changed, count = len(found.changed_by(run)), len(found.reencoded)
     stability = "some copies get another verdict"
     if not changed:
@@ -147,12 +159,7 @@ def _cards(run: Run, found: Examination) -> list[html.Card]:
     elif wording.is_fragile(run, found):
         stability = "fragile: do not rely on it"
     cards = [
-        html.Card(f"{p:.3f}", "score for fake", "not calibrated, so not a probability")
-        if prior is None
-        else html.Card(f"{p:.3f}", "score for fake", "not a probability for an image of this kind")
-        if found.differences
-        else html.Card(percent(p), "probability that it is fake",
-                       f"if {percent(prior)} of all images are fake"),
+        _score_card(run, found),
         html.Card(f"{count - changed} of {count}", "re-encoded copies with the same verdict",
                   stability),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ _MEANINGS = {
     UNRELIABLE: "A detector can reach a high accuracy on this dataset without detecting fakes. "
     "Fix the dataset before you train on it or report results from it.",
 }
-_SHORTCUT_COLUMNS = ["trait", "group", "effect size", "balanced accuracy", "95% lower bound",
+_SHORTCUT_COLUMNS = ["trait", "group", "effect", "balanced accuracy", "95% lower bound",
                      "most predictive value"]  # fmt: skip
 _NO_PROBLEM = "The audit found no problem."
 _NO_SHORTCUTS = "A class has too few images or groups to measure shortcuts."
@@ -183,13 +183,13 @@ def _shortcuts(audit: Audit, figures: Path) -> Markup:
         html.figures([picture]),
         html.table(*_without_empty_last_column(_SHORTCUT_COLUMNS, _shortcut_rows(audit))),
         html.text(
-            "Effect size: Cramer's V for categories, |2 AUC - 1| for numbers. For a number it "
-            "measures whether one class has higher values than another, and is small if the values "
-            "of one class lie between those of the other. A decision tree separates such classes "
-            "as well, so judge a trait by its balanced accuracy. Format and size leave traces in "
-            "the pixels, which a detector sees. It does not see metadata and file names, but they "
-            "show that the classes come from different sources. A difference in content may be "
-            "part of the task, or a peculiarity of this dataset, such as fakes that are bluer.",
+            "Effect is the effect size: Cramer's V for categories, |2 AUC - 1| for numbers. For "
+            "numbers it measures whether one class has higher values than another; it is small if "
+            "the values of one class lie between those of the other. A tree separates such "
+            "classes as well, so judge a trait by its balanced accuracy. Format and size leave "
+            "traces in the pixels, which a detector sees. It does not see metadata and file names, "
+            "but they show that the classes come from different sources. A difference in content "
+            "may be part of the task, or a peculiarity of this dataset, such as bluer fakes.",
             small=True,
         ),
     )

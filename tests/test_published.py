@@ -16,7 +16,7 @@ from tfdetect.models.convert_run import statistics_on
 from tfdetect.models.detector import build_detector
 from tfdetect.models.detector_parts import backbone_of, features_of, front_end_output
 from tfdetect.models.inference import predicts_masks, probabilities
-from tfdetect.models.networks.f3net import mix_block
+from tfdetect.models.networks.f3net import f3net, mix_block
 from tfdetect.models.networks.gramnet import Gram
 from tfdetect.models.networks.iidnet import SEARCHED
 from tfdetect.models.saved_model import export_saved_model, run_signature
@@ -64,6 +64,21 @@ def test_frank_in_gray_and_with_five_classes():
     gray = ["model.front_end_options={color: false}"]
     assert count(build("frank_dct", overrides=gray)) == 38_831
     assert count(build("frank_dct", classes=5)) == 169_961
+
+
+@pytest.mark.usefixtures("zeros_everywhere")
+def test_f3net_mixes_after_any_block_that_is_kept():
+    small = {"shape": (142, 142, 3), "weights": "none", "middle_blocks": 1}
+    for mix_after, runs in (
+        ((4, 13), {"fad_blocks1_4", "fad_blocks12_13", "fad_blocks14_14"}),
+        ((2, 12), {"fad_blocks1_2", "fad_blocks3_4", "fad_blocks12_12", "fad_blocks13_14"}),
+    ):
+        model = f3net(**small, mix_after=mix_after).model
+        assert {x.name for x in model.layers if x.name.startswith("fad_blocks")} == runs
+    with pytest.raises(UserError, match="Received: 8. Take blocks up to 4 or from 12."):
+        f3net(**small, mix_after=(8, 13))
+    with pytest.raises(UserError, match="from 2 to 13 and rising. Received"):
+        f3net(**small, mix_after=(1, 13))
 
 
 @pytest.mark.slow

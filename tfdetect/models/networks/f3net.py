@@ -1,6 +1,7 @@
 """F3-Net (Qian et al., ECCV 2020): forgeries in frequencies, over one or two Xceptions."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import keras
@@ -37,17 +38,26 @@ def f3net(
         mode: "baseline" (Xception alone), "fad", "lfs", "both" side by side, or "mix", with
             cross-attention between the two.
         middle_blocks: number of Xception's eight middle blocks that are kept, the last ones.
-        mix_after: blocks of Xception, as Keras counts them, after which the streams mix.
+        mix_after: blocks of Xception, as Keras counts them, after which the streams mix: from the
+            second on, where both streams have the same size, and none that `middle_blocks` leaves
+            out.
         learnable: learn the frequency filters.
         public_code: compute as github.com/yyk-wew/F3Net does, for weights trained there: bands
             that overlap, means of logarithms, and PyTorch's padding and epsilon in the Xceptions.
     """
-    if not 0 < mix_after[0] < mix_after[1] < 14:
+    if not 1 < mix_after[0] < mix_after[1] < 14:
         raise UserError(
-            "model.options.mix_after: two blocks of Xception, from 1 to 13 and rising. Received: "
+            "model.options.mix_after: two blocks of Xception, from 2 to 13 and rising. Received: "
             f"{mix_after}."
         )
     inputs = keras.Input(shape)  # in -1..1
+    removed = range(5, 13 - middle_blocks)
+    if mode == "mix" and (missing := [block for block in mix_after if block in removed]):
+        raise UserError(
+            f"model.options.mix_after: middle_blocks {middle_blocks} leaves out blocks "
+            f"{removed[0]} to {removed[-1]}, after which nothing can mix. Received: "
+            f"{missing[0]}. Take blocks up to {removed[0] - 1} or from {removed[-1] + 1}."
+        )
     streams = {}
     if mode == "baseline":
         streams["image"] = inputs
@@ -60,7 +70,7 @@ def f3net(
         streams["lfs"] = statistics(Gray(name="lfs_gray")(levels))
     cuts = tuple(mix_after) if mode == "mix" else ()
     parts = {
-        name: _parts(x.shape[1:], weights, name, 13 - middle_blocks, cuts, public_code)
+        name: _parts(x.shape[1:], weights, name, removed, cuts, public_code)
         for name, x in streams.items()
     }
     maps = None
@@ -121,9 +131,9 @@ def mix_block(first: Tensor, second: Tensor, name: str, names: list[str]) -> Ten
 
 
 def _parts(
-    shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple, public_code: bool
+    shape: tuple, weights: str, name: str, removed: range, cuts: tuple, public_code: bool
 ) -> list:
-    """Return an Xception as functions, split after some of its blocks."""
+    """Return an Xception without some of its blocks, as functions, split after others."""
     model = build_backbone("xception", shape, "none").model
     if weights != "none":
         inflate(model, build_backbone("xception", (*shape[:2], 3), weights).model)
@@ -139,20 +149,27 @@ def _parts(
     adds = [layer for layer in model.layers if isinstance(layer, layers.Add)]  # blocks 2 to 13
     ends = {0: model.inputs[0], 14: model.output,
             **{block: layer.output for block, layer in enumerate(adds, 2)}}  # fmt: skip
-    removed = range(5, first_middle)
-    parts, begin = [], 0
-    for end in (*cuts, 14):
-        pieces = [(begin, end)]
-        if removed and begin < removed[0] <= end:
-            pieces = [(begin, 4)] + ([(removed[-1], end)] if end > removed[-1] else [])
+    parts = []
+    for begin, end in pairwise((0, *cuts, 14)):
         models = [
-            keras.Model(ends[a], ends[b], name=f"{name}_blocks{a + 1}_{b}") for a, b in pieces
+            keras.Model(ends[a], ends[b], name=f"{name}_blocks{a + 1}_{b}")
+            for a, b in _runs(begin, end, removed)
         ]
         for piece in models:
             piece.autocast = False
         parts.append(lambda x, models=models: _chain(models, x))
-        begin = end
     return parts
+
+
+def _runs(begin: int, end: int, removed: range) -> list[tuple[int, int]]:
+    """Return the runs of blocks after `begin` and up to `end` that are not removed.
+
+    Each is (the block before its first one, its last block).
+    """
+    if not removed:
+        return [(begin, end)]
+    runs = [(begin, min(end, removed.start - 1)), (max(begin, removed.stop - 1), end)]
+    return [(before, last) for before, last in runs if before < last]
 
 
 def _chain(models: list, x: Tensor) -> Tensor:

@@ -66,8 +66,11 @@ def _trace_faster():
     It keeps where in the program each one was made, which takes the longer the deeper the calls
     are, and lists the types that it would allow. An operation that gets a wrong one says so still.
     """
+    from keras.src.saving import saving_lib
     from tensorflow.python.framework import op_def_library, ops
 
+    # Keras finds out again for each layer which attributes of its kind contain no weights.
+    saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
     ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
     own = op_def_library._SatisfiesTypeConstraint
 

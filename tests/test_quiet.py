@@ -47,3 +47,8 @@ def test_optional_packages_are_hidden_from_the_import_alone(tmp_path, monkeypatc
         assert importlib.import_module("json").loads("3") == 3  # was imported before
     assert importlib.import_module("optional_part").value == 3
     monkeypatch.delitem(sys.modules, "optional_part")
+
+
+def test_programs_keep_features_of_keras_that_need_optional_packages():
+    """The tests are such a program: `conftest` imports TensorFlow as the Python API does."""
+    assert importlib.import_module("keras.src.visualization.plot_image_gallery").plt is not None

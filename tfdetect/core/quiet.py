@@ -7,14 +7,15 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
 from tfdetect.core.packages import has_tensorflow, missing_package
 from tfdetect.core.process import deferred_signals, is_command
 
 # TensorFlow and Keras import these where they are installed, for features that no command uses;
-# without them the import takes two fifths less time and a fifth less memory.
+# without them the import takes two fifths less time and a fifth less memory. Programs of the user
+# may use such a feature, and Keras looks for its package only once.
 _OPTIONAL = ("IPython", "cv2", "matplotlib", "pandas", "scipy", "sklearn")
 
 
@@ -37,7 +38,8 @@ def import_tensorflow() -> None:
         warnings.simplefilter("ignore")
         import absl.logging
 
-        with _without_optional(), _without_garbage_collection():
+        in_part = _without_optional() if is_command() else nullcontext()
+        with in_part, _without_garbage_collection():
             import keras  # noqa: F401
             import tensorflow as tf
 

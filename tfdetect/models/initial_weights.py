@@ -8,7 +8,6 @@ import numpy as np
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.shipped_runs import SHIPPED
-from tfdetect.models.read_model import read_model
 
 
 def is_weights_path(weights: str) -> bool:
@@ -39,7 +38,7 @@ def load_backbone(backbone: keras.Model, path: Path, name: str) -> None:
     import tfdetect.models.register_layers  # noqa: F401
 
     try:
-        source = read_model(file)
+        source = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file
         raise UserError(f"model.weights: {file} cannot be read: {error}") from error
     nested = [layer for layer in source.layers if isinstance(layer, keras.Model)]

@@ -12,7 +12,6 @@ from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
 from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
 from tfdetect.models.inference import predicts_masks
-from tfdetect.models.read_model import read_model
 
 
 def load_detector(run: Run) -> keras.Model:
@@ -39,7 +38,7 @@ def load_detector(run: Run) -> keras.Model:
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
-        model = read_model(run.model_path)
+        model = keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file
         if (told := _told(error)) is not None:
             raise told from None

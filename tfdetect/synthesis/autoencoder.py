@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError
-from tfdetect.models.read_model import read_model
 from tfdetect.synthesis.tiny_autoencoder import MULTIPLE, is_tiny, load_tiny
 
 _CROP_SIDE = 64  # of a training crop, in pixels
@@ -70,7 +69,7 @@ class Autoencoder:
         if is_tiny(path):
             return cls(load_tiny(path), MULTIPLE)
         try:
-            model = read_model(path)
+            model = keras.saving.load_model(path, compile=False)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is not a saved autoencoder: {error}") from error
         if model.input_shape != (None, None, None, 3) or model.output_shape != model.input_shape:

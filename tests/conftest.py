@@ -70,7 +70,8 @@ def _trace_faster():
     from tensorflow.python.framework import op_def_library, ops
 
     # Keras finds out again for each layer which attributes of its kind contain no weights.
-    saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
+    if hasattr(saving_lib, "get_attr_skipset"):
+        saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
     ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
     own = op_def_library._SatisfiesTypeConstraint
 

@@ -13,17 +13,31 @@ if TYPE_CHECKING:
 
 _MAX_REPEATS = 1000  # RE2's own limit; beyond it, braces would be read as text
 _CLASSES = {"w": r"\p{L}\p{M}\p{N}_", "d": r"\p{Nd}"}  # of Unicode, as in Python's re
-_REPEAT = re.compile(r"\{(\d*),?(\d*)\}")
+# The parts of an expression that Python and RE2 write differently, and single characters.
+_TOKEN = re.compile(
+    r"""
+      (?P<escape> \\. )
+    | (?P<set> \[ \^? \]? (?: \\. | [^]\\] )* \]? )  # a set can begin with a literal "]"
+    | (?P<group> \( (?!\?) )
+    | (?P<named_group> \( \? P? < \w+ > )
+    | (?P<repeat> \{ \d* ,? \d* \} )
+    | (?P<other> . )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_FOUND = "found"  # name of the group whose text `PathSearch` returns
 
 
 class PathPattern:
     """A regular expression for whole paths.
 
     Args:
-        text: in Python's syntax; look-ahead, look-behind and back references do not exist.
+        text: the expression in Python's syntax, without look-ahead, look-behind and back
+            references, which RE2 does not have.
 
     Raises:
-        ValueError: it is not such an expression.
+        ValueError: the text is no such expression.
     """
 
     def __init__(self, text: str):
@@ -41,12 +55,12 @@ class PathPattern:
     def match(self, paths: Sequence[str]) -> list[dict[str, str] | None]:
         """Return, for each path, the text of every named group; None where it does not match.
 
-        A group that took no part in the match is empty.
+        The text of a group that took no part in the match is "".
         """
         return self.extract(paths).to_pylist()
 
     def extract(self, paths: Sequence[str]) -> "pa.StructArray":
-        """Return the same as an Arrow array with a field for every named group."""
+        """Return the same as `match` as an Arrow array, with a field for every named group."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -54,20 +68,20 @@ class PathPattern:
 
 
 class PathSearch:
-    """A regular expression that is searched in paths.
+    """A regular expression that may match any part of a path.
 
     Args:
-        text: as of `PathPattern`.
+        text: the expression, as for `PathPattern`.
 
     Raises:
-        ValueError: it is not such an expression.
+        ValueError: the text is no such expression.
     """
 
     def __init__(self, text: str):
         import pyarrow as pa
 
         expression = _as_re2(text, first_group=_FOUND)
-        if expression == _as_re2(text) and not _NAMED_GROUP.search(expression):
+        if not any(token.lastgroup in ("group", "named_group") for token in _TOKEN.finditer(text)):
             expression = f"(?P<{_FOUND}>{expression})"
         self._expression = expression
         try:
@@ -87,11 +101,8 @@ class PathSearch:
         return pc.struct_field(found, [0]).to_pylist()
 
 
-_FOUND = "found"
-_NAMED_GROUP = re.compile(r"\(\?P?<\w+>")
-
-
 def _reason(error: Exception) -> str:
+    """Return why RE2 refuses an expression, from Arrow's error."""
     reason = str(error).removeprefix("Invalid regular expression: ")
     if reason.startswith("invalid perl operator") or "escape sequence" in reason:
         return (
@@ -102,41 +113,43 @@ def _reason(error: Exception) -> str:
 
 
 def _as_re2(text: str, first_group: str = "") -> str:
-    """Return Python's syntax as RE2 has it; groups without a name capture nothing.
+    """Return an expression in RE2's syntax; groups without a name become non-capturing ones.
 
     Args:
-        text: the expression.
-        first_group: name for its first group, if that has none.
+        text: the expression in Python's syntax.
+        first_group: name for the first group, if it has none; "" leaves it without a name.
+
+    Raises:
+        ValueError: RE2 has no equivalent of a part of the expression.
     """
-    parts, place, in_set = [], 0, False
-    while place < len(text):
-        character = text[place]
-        if character == "\\" and place + 1 < len(text):
-            parts.append(_escaped(text[place + 1], in_set))
-            place += 2
-            continue
-        if in_set:
-            in_set = character != "]"
-        elif character == "[":
-            in_set = True
-            if literal := re.match(r"\[\^?\]", text[place:]):  # a "]" that is in the set
-                parts.append(literal[0])
-                place += len(literal[0])
-                continue
-        elif character == "(" and text[place + 1 : place + 2] != "?":
-            character, first_group = f"(?P<{first_group}>" if first_group else "(?:", ""
-        elif _NAMED_GROUP.match(text, place):
-            first_group = ""
-        elif character == "{" and (repeat := _REPEAT.match(text, place)):
-            if any(number and int(number) > _MAX_REPEATS for number in repeat.groups()):
-                raise ValueError(f"{repeat[0]} repeats more than {_MAX_REPEATS:,} times")
-            character = "{0" if text[place : place + 2] == "{," else "{"
-        parts.append(character)
-        place += 1
+    parts = []
+    for token in _TOKEN.finditer(text):
+        part = token[0]
+        match token.lastgroup:
+            case "escape":
+                part = _translate_escape(part[1], in_set=False)
+            case "set":
+                part = _ESCAPE.sub(lambda escape: _translate_escape(escape[1], in_set=True), part)
+            case "group":
+                part, first_group = f"(?P<{first_group}>" if first_group else "(?:", ""
+            case "named_group":
+                first_group = ""
+            case "repeat":
+                part = _translate_repeat(part)
+        parts.append(part)
     return "".join(parts)
 
 
-def _escaped(character: str, in_set: bool) -> str:
+def _translate_escape(character: str, in_set: bool) -> str:
+    """Return a character that follows a backslash, such as the d of \\d, as RE2 writes it.
+
+    Args:
+        character: the character after the backslash.
+        in_set: whether it is between brackets.
+
+    Raises:
+        ValueError: it is a negated class between brackets.
+    """
     if character == "Z":
         return r"\z"
     found = _CLASSES.get(character.lower())
@@ -147,3 +160,14 @@ def _escaped(character: str, in_set: bool) -> str:
     if in_set:
         raise ValueError(f"\\{character} is not supported between brackets")
     return f"[^{found}]"
+
+
+def _translate_repeat(text: str) -> str:
+    """Return a repetition such as {,5} as RE2 writes it, with a lower limit: {0,5}.
+
+    Raises:
+        ValueError: it repeats more often than RE2 allows.
+    """
+    if any(int(number) > _MAX_REPEATS for number in re.findall(r"\d+", text)):
+        raise ValueError(f"{text} repeats more than {_MAX_REPEATS:,} times")
+    return text.replace("{,", "{0,")

@@ -1,4 +1,4 @@
-"""tf.data pipelines that read, decode and batch images, without Python inside the graph."""
+"""tf.data pipelines that read, decode and batch images, without Python functions in the graph."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,103 +13,29 @@ from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
+from tfdetect.data.mask_views import fit_mask, view_mask
 from tfdetect.data.sources import Files, Masks, Records
-from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.facts_in_graph import facts_in_graph
-from tfdetect.imaging.geometry import fold_in, resize, uncropped, view_parts, window
-from tfdetect.imaging.graph import rare_branch, traced_as_written
+from tfdetect.imaging.geometry import fold_in, resize, view_parts, window
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.partial import Picture, picture_parts
 from tfdetect.imaging.read import decode_any
 
 WORKERS = len(allowed_cores())  # files or batches processed at a time
 PREFETCH = 2  # batches prepared in advance
-# Pixels of an image up to which a worker of a training stream loads whole batches: handing over a
-# single image takes as long as decoding one of 32 x 32.
+# Largest number of pixels of an image with which a worker of a training stream loads whole batches:
+# to hand over a single image takes as long as to decode one of 32 x 32 pixels.
 FEW_PIXELS = 96 * 96
 MAX_MEMORY_FRACTION = 0.25  # of the free memory, for decoded images
 MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
-# Number of the random draws that position windows; augmentation steps have small numbers.
+# Numbers that are folded into the seed for the positions of windows and for equalization;
+# augmentation steps have small numbers.
 WINDOW_DRAWS = 2**31 - 1
 EQUALIZE_DRAWS = 2**31 - 3
 
-# Changes a decoded image, given its number, int64.
+# A change of a decoded image, from the image and its index, int64.
 Change = Callable[[Picture, tf.Tensor], Picture]
-
-
-def fit_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Return a mask at the size of its image.
-
-    Args:
-        mask: uint8 [h, w, 1], as from `Masks.load`.
-        size: int32 [2], height and width of the image.
-
-    Returns:
-        uint8 [*size, 1]: resized to the nearest pixel where the size is another; empty if there
-        is no mask.
-    """
-    same = tf.reduce_all(tf.shape(mask)[:2] == size)
-    fitted = tf.cond(same, lambda: mask, lambda: _resized_mask(mask, size))
-    fitted.set_shape([None, None, 1])
-    return fitted
-
-
-@rare_branch
-def _resized_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    return tf.cond(
-        tf.size(mask) == 0,
-        lambda: tf.zeros([size[0], size[1], 1], tf.uint8),
-        lambda: tf.image.resize(mask, size, "nearest"),
-    )
-
-
-def view_mask(
-    mask: tf.Tensor,
-    image: tf.Tensor,
-    size: tuple[int, int],
-    policy: str,
-    position: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Return the part of a mask that belongs to what a detector sees of its image.
-
-    An empty result means that nothing altered is in view. Where resizing lost the few altered
-    pixels that are in view, or the whole mask is empty, the result is `UNKNOWN` everywhere: that
-    does not make a fake authentic.
-
-    Args:
-        mask: uint8 [h, w, 1], as from `Masks.load`; an image without a mask gets an empty one.
-        image: the whole image, uint8 [H, W, 3].
-        size: (height, width) of the view in pixels.
-        policy: how to resize; see `geometry.resize`.
-        position: the position of the window, down and across, from 0 to 1; the center by default.
-
-    Returns:
-        uint8 [*size, 1].
-    """
-
-    def view() -> tf.Tensor:
-        whole = fit_mask(mask, tf.shape(image)[:2])
-        if position is None:
-            seen = resize(whole, size, policy, nearest=True)
-        else:
-            seen = window(whole, size, policy, position)
-        shows = tf.reduce_max(seen) > 0
-        return tf.cond(shows, lambda: seen, lambda: _empty_view(whole, size, policy))
-
-    result = tf.cond(tf.size(mask) == 0, lambda: tf.zeros([*size, 1], tf.uint8), view)
-    result.set_shape([*size, 1])
-    return result
-
-
-@rare_branch
-def _empty_view(mask: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
-    """Return a view of a mask uint8 [H, W, 1] without altered pixels: 0, or `UNKNOWN`."""
-    if policy in ("stretch", "pad"):  # they cut nothing off
-        return tf.fill([*size, 1], tf.constant(UNKNOWN, tf.uint8))
-    cut_off = tf.reduce_max(mask) > 0
-    if policy == "crop":
-        cut_off &= tf.reduce_max(uncropped(mask, size)) == 0
-    return tf.fill([*size, 1], tf.where(cut_off, tf.constant(0, tf.uint8), UNKNOWN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +43,9 @@ class ExampleLoader:
     """Decodes one training image, and its mask, at the size that augmentation takes.
 
     Attributes:
-        view: size and policy, which cuts windows at random positions, and how the image is cropped
-            and encoded before, which is not for images with masks.
-        seed: integer that determines the positions of windows and crops, and JPEG qualities.
+        view: the size; the resize policy, which cuts windows at random positions; and how images
+            are equalized (cropped and encoded) before, which images with masks cannot be.
+        seed: determines the positions of windows and crops, and JPEG qualities.
         max_pixels: images with more pixels are refused before they are decoded.
     """
 
@@ -135,11 +61,11 @@ class ExampleLoader:
         Args:
             position: int64 scalar, position in the training stream.
             data: scalar string, the encoded image.
-            mask: uint8 [h, w, 1], its mask as from `Masks.load`; None without masks.
+            mask: its mask, uint8 [h, w, 1], as from `Masks.load`; None without masks.
 
         Returns:
-            Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] of `view_mask` if one
-            was given.
+            The image, uint8 [*size, 3], and with a mask also that of `view_mask`, uint8
+            [*size, 1].
         """
         size, policy = self.view.size, self.view.policy
         image, corner = decode_any(data, self.max_pixels), None
@@ -159,12 +85,13 @@ class ExampleLoader:
 def load_batches(
     batches: tf.data.Dataset, load: Callable[..., tuple], size: tuple[int, int], batch_size: int
 ) -> tf.data.Dataset:
-    """Return full batches of what is loaded, in order; what cannot be loaded is left out.
+    """Return full batches of loaded elements, in order; those that cannot be loaded are left out.
 
     Args:
-        batches: what is to be loaded, such as indices of images, in batches. There must be many:
-            workers share out the batches, not their elements, where images are small.
-        load: called with one element of each part of a batch; its errors leave the element out.
+        batches: batches of what is loaded, such as indices of images. There must be many, because
+            each worker loads whole batches if images are small.
+        load: loads one element, called with one element of each part of a batch; an element for
+            which it raises an error is left out.
         size: (height, width) of a loaded image in pixels.
         batch_size: number of elements in a full batch.
     """
@@ -190,13 +117,13 @@ def image_dataset(
 
     Args:
         source: the encoded images.
-        view: what is seen of an image, one crop; with masks images are not equalized.
+        view: size and resize policy, with one crop; images with masks are not equalized.
         batch_size: number of images in a batch; the last one may be smaller.
-        masks: the masks, in the same order; None if they are not wanted.
+        masks: the masks, in the same order; None for no masks.
 
     Returns:
-        Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), followed by the
-        mask uint8 [b, *size, 1] of `view_mask` if wanted.
+        Batches of indices into `source`, int64 [b], images, uint8 [b, *size, 3], and with masks
+        those of `view_mask`, uint8 [b, *size, 1].
     """
     size, policy = view.size, view.policy
 
@@ -227,13 +154,13 @@ def view_dataset(
         source: the encoded images.
         views: size, resize policy and number of crops of each view.
         batch_size: number of images in a batch; the last one may be smaller.
-        change: applied to each decoded image before anything else, as far as a view reads it.
-        facts: whether to return what is known of each image besides its pixels.
+        change: applied to each decoded image before anything else, to the part that a view reads.
+        facts: whether to return size, format and hashes of each image, too.
 
     Returns:
-        Batches of (index into `source` int64 [b], images), in order. Images are a tuple of
-        uint8 [b, crops, *size, 3], one for each view. With `facts`, int64 [b, 5] follows; see
-        `facts_in_graph`.
+        Batches, in order, of indices into `source`, int64 [b], and images, a tuple of uint8
+        [b, crops, *size, 3] with one tensor for each view. With `facts`, int64 [b, 5] of
+        `facts_in_graph` follows.
     """
 
     @traced_as_written
@@ -252,10 +179,14 @@ def view_dataset(
 
 
 def read_files(source: Files, views: Sequence[View]) -> tuple[tf.Tensor, tuple, tf.Tensor] | None:
-    """Return all images that `view_dataset` gives of few files, as one batch with facts.
+    """Return the views of a few files as one batch, as `view_dataset` with facts returns them.
 
-    A pipeline is traced and prepared for each source, which takes a few hundred milliseconds; this
-    is traced once.
+    `view_dataset` traces and prepares a pipeline for each source, which takes a few hundred
+    milliseconds; the function that this one calls for each file is traced only once.
+
+    Args:
+        source: the files.
+        views: size, resize policy and number of crops of each view.
 
     Returns:
         A batch of `view_dataset`; None if no file can be read.
@@ -263,10 +194,10 @@ def read_files(source: Files, views: Sequence[View]) -> tuple[tf.Tensor, tuple, 
     read = _file_reader(tuple(views), source.max_pixels)
 
     def attempt(index: int) -> tuple | None:
-        with tf.device("CPU:0"):  # it holds for one thread
+        with tf.device("CPU:0"):  # applies to this thread only
             try:
                 return tf.constant(index, tf.int64), *read(source.path(index))
-            except tf.errors.OpError:  # as `ignore_errors`
+            except tf.errors.OpError:  # left out, as by `ignore_errors`
                 return None
 
     with ThreadPoolExecutor(WORKERS) as pool, tf.device("CPU:0"):
@@ -295,13 +226,13 @@ def native_images(
 
     Args:
         source: the encoded images.
-        masks: the masks, in the same order; None gives empty masks.
-        change: applied to each decoded image. With masks it must not cut anything off: a mask is
-            resized to the size of the changed image.
+        masks: the masks, in the same order; None for masks of zeros.
+        change: applied to each decoded image. With masks it must not cut anything off, because a
+            mask is resized to the size of the changed image.
 
     Returns:
-        Elements (index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1], facts int64 [5] as of
-        `facts_in_graph`).
+        Elements: index, int64, image, uint8 [H, W, 3], mask, uint8 [H, W, 1], and int64 [5] of
+        `facts_in_graph`.
     """
 
     @traced_as_written
@@ -321,11 +252,14 @@ def native_images(
 def load_images(
     source: Files | Records, view: View, masks: Masks | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Decode images into memory; arguments as for `image_dataset`.
+    """Decode images into memory.
+
+    Args:
+        source, view, masks: as for `image_dataset`.
 
     Returns:
-        Indices of the readable images int64 [n], images uint8 [n, *size, 3], and masks uint8
-        [n, *size, 1] or None.
+        Indices of the readable images, int64 [n]; images, uint8 [n, *size, 3]; and masks, uint8
+        [n, *size, 1], or None without masks.
     """
     channels = (3,) if masks is None else (3, 1)
     arrays = [np.empty((len(source), *view.size, c), np.uint8) for c in channels]
@@ -339,12 +273,12 @@ def load_images(
 
 
 def fits_in_memory(images: int, size: tuple[int, int], channels: int) -> bool:
-    """Return whether decoded images take no more memory than they may.
+    """Return whether decoded images fit into the memory that they may take.
 
     Args:
         images: number of images.
-        size: (height, width) in pixels.
-        channels: bytes of a pixel.
+        size: (height, width) of an image in pixels.
+        channels: bytes per pixel.
     """
     free = psutil.virtual_memory().available
     needed = images * size[0] * size[1] * channels
@@ -352,11 +286,11 @@ def fits_in_memory(images: int, size: tuple[int, int], channels: int) -> bool:
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Return the dataset with tf.data's autotuning and rewriting switched off.
+    """Return a dataset without the autotuning and the graph rewriting of tf.data.
 
-    The autotuning thread sleeps for up to a minute, and the end of an iterator waits for it:
-    training stood still that long after each validation. Rewriting looks at every function of the
-    decoder for every device: a training on two devices began four minutes later.
+    The autotuning thread sleeps for up to a minute, and the end of an iterator waits for it: a
+    training paused that long after each validation. Rewriting examines every function of the
+    decoder for every device: a training on two devices started four minutes later.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

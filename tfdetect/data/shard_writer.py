@@ -18,7 +18,8 @@ from tfdetect.core.files import checksum
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.loading import WORKERS, view_mask
+from tfdetect.data.loading import WORKERS
+from tfdetect.data.mask_views import view_mask
 from tfdetect.data.sources import Files, mask_codings, read_mask
 from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.geometry import resize

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from tfdetect.spark.tasks import PredictFiles, ReadFiles
+from tfdetect.spark.dataset_tasks import ReadFiles
+from tfdetect.spark.run_tasks import PredictFiles
 
 
 class EmptyRows(PredictFiles):

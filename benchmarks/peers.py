@@ -169,8 +169,9 @@ def train_ours(plan, catalog, folder, facts):
 def predict_ours(plan, catalog, folder, pixels, facts):
     from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.models.saving import load_detector
-    from tfdetect.train_run import TrainingJob, train_run
+    from tfdetect.train_run import train_run
     from tfdetect.training.devices import configure_devices
+    from tfdetect.training.training_job import TrainingJob
 
     run = train_run(TrainingJob(plan, catalog, configure_devices(), folder / "run", False, log))
     detector = LightDetector(run)

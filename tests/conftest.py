@@ -215,8 +215,9 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     SavedModels, which cost as much, are asked for with training.export.
     """
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.train_run import TrainingJob, train_run
+    from tfdetect.train_run import train_run
     from tfdetect.training.devices import Devices
+    from tfdetect.training.training_job import TrainingJob
 
     data_dir = kwargs.pop("data_dir", None)
     plan = make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
@@ -233,10 +234,10 @@ def fit_small(
 ):  # fmt: skip
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.evaluation.transfer import Start
-    from tfdetect.train_run import TrainingJob, _answers, _fit, _SkippedFiles
+    from tfdetect.data.warm_start import Start
+    from tfdetect.train_run import fit_only
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import set_seed_and_precision
+    from tfdetect.training.training_job import TrainingJob
 
     plan = plan or make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog = find_data(plan, progress=False)
@@ -244,9 +245,7 @@ def fit_small(
     folder.mkdir(exist_ok=True)
     start = Start(parent, catalog) if parent else None
     job = TrainingJob(plan, catalog, devices, folder, False, log, start)
-    answers = _answers(job, folder)
-    set_seed_and_precision(plan.experiment, devices)
-    result = _fit(job, folder, _SkippedFiles(None, catalog), answers, callbacks)
+    result = fit_only(job, folder, callbacks)
     return result.detector, result.state
 
 

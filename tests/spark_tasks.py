@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tfdetect.spark.tasks import PredictFiles, failed_row
+from tfdetect.spark.items import failed_row
+from tfdetect.spark.run_tasks import PredictFiles
 
 SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string())])
 

@@ -32,12 +32,14 @@ from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.search import main
 from tfdetect.tuning import trial as trial_command
 from tfdetect.tuning import trial_process
+from tfdetect.tuning.check_space import check_space
 from tfdetect.tuning.objective import objective_named
+from tfdetect.tuning.parameter import Parameter
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import open_search
-from tfdetect.tuning.space import Parameter, Space, load_space
+from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.store import (
     COMPLETE,
     FAILED,
@@ -83,7 +85,7 @@ def values_of(overrides):
 
 def test_every_point_of_a_space_is_a_legal_experiment(base):
     space, rng, seen = make_space(BRANCHED), np.random.default_rng(0), set()
-    space.check(base)
+    check_space(space, base)
     for _ in range(100):
         found = values_of(space.overrides(space.sample(rng)))
         assert found["training.batch_size"] in range(32, 257, 32)
@@ -129,13 +131,13 @@ def test_every_point_of_a_space_is_a_legal_experiment(base):
 )  # fmt: skip
 def test_a_space_that_does_not_fit_is_refused_before_any_trial(base, parameters, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        make_space(parameters).check(base)
+        check_space(make_space(parameters), base)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_names("experiments/spaces")))
 def test_shipped_spaces_fit_their_experiments(name):
     space, base = load_space(name), load_experiment(load_space(name).experiment)
-    space.check(base)
+    check_space(space, base)
     rng = np.random.default_rng(0)
     for _ in range(30):
         model = override(base, space.overrides(space.sample(rng))).model
@@ -395,7 +397,7 @@ def space(tmp_path):
 
 def test_a_search_says_where_it_takes_another_experiment_than_train(folder_dataset, capsys):
     for extra, words in (
-        ((), "that of the space small_resnet; 'train' takes small_images for these images: "
+        ((), "that of the space small_resnet; 'train' uses small_images for these images: "
          "--experiment small_images"),
         (("--experiment", "small_images"), "Experiment small_images (as requested), dataset"),
     ):  # fmt: skip
@@ -457,7 +459,7 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
                "--trial-set", "training.optimizer.clip_norm=1.0e-30",
                "--trial-set", "model.weights=/no/such/run.keras")  # fmt: skip
     assert done.returncode == 2
-    assert "All of 3 trials failed" in done.stderr and "no run and no .keras" in done.stderr
+    assert "All 3 trials failed" in done.stderr and "no run and no .keras" in done.stderr
 
 
 @pytest.mark.parametrize(

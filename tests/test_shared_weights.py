@@ -19,7 +19,7 @@ from tfdetect.models import exports
 from tfdetect.models.saving import save_detector
 from tfdetect.models.shared_weights import share_weights
 from tfdetect.serving import web_export
-from tfdetect.spark.tasks import ONNX, run_digest
+from tfdetect.spark.run_tasks import ONNX, run_digest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
 

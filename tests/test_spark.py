@@ -107,7 +107,7 @@ def test_another_job_in_the_folder_is_refused(tmp_path, monkeypatch):
     assert some_job(tmp_path / "job", monkeypatch).id == found.id
     with pytest.raises(UserError, match=r"5 files there, 4 files here.*--spark-dir"):
         some_job(tmp_path / "job", monkeypatch, ("a", "b", "c", "d"))
-    with pytest.raises(UserError, match="5 files there, 5 files, of which some have another name"):
+    with pytest.raises(UserError, match="5 files there, 5 files, some of them with another name"):
         some_job(tmp_path / "job", monkeypatch, ("a", "b", "c", "d", "f"))
     with pytest.raises(UserError, match='task "names" there, task "letters" here'):
         some_job(tmp_path / "job", monkeypatch, what={"task": "letters"})
@@ -125,7 +125,7 @@ def test_a_machine_without_the_files_or_with_another_version_says_so(tmp_path, m
         ((tmp_path / "gone", *known[1:], (), tfdetect.__version__, 1), "does not see .*gone"),
         ((known[0], "another", known[2], (), tfdetect.__version__, 1), "does not see .*job"),
         ((*known, (str(tmp_path / "photos"),), tfdetect.__version__, 1), "does not see .*photos"),
-        ((*known, (), "0.0.1", 1), r"command is of 0\.0\.1"),
+        ((*known, (), "0.0.1", 1), r"command has 0\.0\.1"),
     ):
         with pytest.raises(UserError, match=message):
             executor.Assignment(*change).check()

@@ -35,11 +35,12 @@ from tfdetect.evaluation.training_history import not_learned
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
-from tfdetect.train_run import TrainingJob, begin_run
+from tfdetect.training.begin_run import begin_run
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.epoch_log import EpochLog
 from tfdetect.training.keras_metrics import FakeAUC
 from tfdetect.training.optimizer import build_optimizer
+from tfdetect.training.training_job import TrainingJob
 
 
 def weights(run):

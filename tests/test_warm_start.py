@@ -23,14 +23,14 @@ from tfdetect.data.plan import make_plan
 from tfdetect.data.sources import image_source
 from tfdetect.data.training_data import training_data
 from tfdetect.data.validation_stream import validation_data
-from tfdetect.data.warm_start import ancestor
+from tfdetect.data.warm_start import Start, ancestor
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.prediction_tables import read
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.evaluation.result_tables import transfer_tables
 from tfdetect.evaluation.run_description import lineage_sentence, teacher_sentence
 from tfdetect.evaluation.teacher_answers import teacher_answers
-from tfdetect.evaluation.transfer import Start, measure_transfer
+from tfdetect.evaluation.transfer import measure_transfer
 from tfdetect.models.detector import build_detector
 from tfdetect.models.parent_detector import start_from, with_teacher
 from tfdetect.models.saving import load_detector, save_detector

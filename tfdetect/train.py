@@ -11,7 +11,7 @@ from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
     from tfdetect.core.run import Run
-    from tfdetect.train_run import TrainingJob
+    from tfdetect.training.training_job import TrainingJob
 
 
 def parser() -> cli.Parser:

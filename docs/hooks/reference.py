@@ -369,18 +369,10 @@ def default_of(field) -> str:
 
 
 def space_page() -> str:
-    from tfdetect.tuning import space
+    from tfdetect.tuning.space import Space
 
-    models = [
-        m for m in vars(space).values()
-        if isinstance(m, type) and issubclass(m, BaseModel) and m.__module__ == space.__name__
-    ]  # fmt: skip
-    used = {inner for m in models for f in m.model_fields.values()
-            for inner in models_in(f.annotation)}  # fmt: skip
-    tops = [m for m in models if m not in used] or models[:1]
-    top = next((m for m in tops if "parameters" in m.model_fields), tops[-1])
     return model_page(
-        "Search space keys", top,
+        "Search space keys", Space,
         "A search space is a YAML file that names the experiment keys that vary and how. "
         "[Hyperparameter search](../guides/search.md) shows an example.",
     )  # fmt: skip

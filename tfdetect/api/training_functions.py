@@ -28,8 +28,8 @@ from tfdetect.core.text import user_path
 if TYPE_CHECKING:
     from tfdetect.core.cluster import Cluster
     from tfdetect.data.plan import Plan
-    from tfdetect.evaluation.transfer import Start
-    from tfdetect.train_run import TrainingJob
+    from tfdetect.data.warm_start import Start
+    from tfdetect.training.training_job import TrainingJob
 
 
 @checked
@@ -152,15 +152,15 @@ def prepare_training(
 
     import_tensorflow()  # what follows takes seconds to import, so mistakes are said before
     from tfdetect.auditing.check_training_data import check_training_data
-    from tfdetect.train_run import TrainingJob, check_job
     from tfdetect.training.devices import configure_devices
+    from tfdetect.training.training_job import TrainingJob
 
     devices = configure_devices(numbers, limits, virtual_devices, cluster)
     catalog = find_data(plan, progress, log)
     catalog = check_training_data(plan, catalog, strict)
     start = _start_of(plan, progress, log)
     job = TrainingJob(plan, catalog, devices, path, progress, log, start)
-    check_job(job)
+    job.check()
     return job
 
 
@@ -168,8 +168,7 @@ def _start_of(plan: Plan, progress: bool, log: console.Log) -> Start | None:
     """Return the run that a training starts from, and its data; None if it starts from none."""
     if plan.experiment.training.from_run is None:
         return None
-    from tfdetect.data.warm_start import old_catalog, open_parent
-    from tfdetect.evaluation.transfer import Start
+    from tfdetect.data.warm_start import Start, old_catalog, open_parent
 
     parent = open_parent(plan.experiment.training.from_run)
     return Start(parent, old_catalog(parent, progress, log))

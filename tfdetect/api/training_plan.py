@@ -7,9 +7,9 @@ from tfdetect.core.text import counted
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.training_data import no_masks_notice
 from tfdetect.models.detector_parts import describe
-from tfdetect.train_run import TrainingJob
 from tfdetect.training.check_training import build_checked
 from tfdetect.training.monitor import monitor_of
+from tfdetect.training.training_job import TrainingJob
 
 _SHOWN_CLASSES = 10
 

@@ -1,6 +1,7 @@
 """What a training that starts from a finished run takes from it: its detector and its old data."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ from tfdetect.data.describe import read_data
 from tfdetect.data.locate import ENVIRONMENT, find_roots, present_roots
 
 _VIEW = ("image_size", "resize", "test_crops", "equalize")  # what of `data` a detector sees
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        run: the parent, a finished run.
+        old: the catalog of the dataset of the parent; None if that is not found.
+    """
+
+    run: Run
+    old: Catalog | None
 
 
 def open_parent(path: str | Path) -> Run:

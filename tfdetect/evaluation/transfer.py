@@ -1,7 +1,6 @@
 """Measures what a training that started from a run gained on new data and forgot of the old."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import keras
 import pyarrow as pa
@@ -12,6 +11,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import PartTransfer, Transfer
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.warm_start import Start
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.evaluate_run import complete, predict_rows
 from tfdetect.evaluation.paired import compare_tables, keys_of
@@ -19,19 +19,6 @@ from tfdetect.models.saving import load_detector
 
 _BATCH = 64  # images
 METRICS = ("accuracy", "balanced_accuracy", "auc")
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a training starts from.
-
-    Attributes:
-        run: the parent.
-        old: the catalog of its dataset; None if that is not found.
-    """
-
-    run: Run
-    old: Catalog | None
 
 
 def measure_transfer(

@@ -15,7 +15,8 @@ from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
 from tfdetect.generalization.domains import Domains, restrict
-from tfdetect.train_run import TrainingJob, train_run
+from tfdetect.train_run import train_run
+from tfdetect.training.training_job import TrainingJob
 
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices

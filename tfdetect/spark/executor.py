@@ -1,7 +1,8 @@
-"""What runs on the machines of a cluster: works through partitions and writes their parts.
+"""What runs on the machines of a cluster: work through partitions and write their parts.
 
-Spark starts Python processes on each machine. Such a process has a child that loads the model and
-opens the files, because a damaged file may end the process that reads it: that file costs one row.
+Spark starts Python processes on each machine. Each of them has a child process that loads the model
+and opens the files: a damaged file may end the process that reads it, and then only the row of that
+file is lost.
 """
 
 import gc
@@ -25,7 +26,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.spark.job import ITEMS, MANIFEST, part_path
 
-_PIECES = 16  # into which the items of a process that ended are divided, to find which one it was
+_PIECES = 16  # into which items that ended their process are divided, to find which of them did
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 REPORT = pa.schema([
@@ -41,29 +42,34 @@ class Task(Protocol):
     """What is done with the items of a job; an object that can be pickled."""
 
     def start(self, threads: int) -> Function:
-        """Return the function that makes rows of items, one for each; called in the child.
+        """Return a function from items to their rows, one for each; called in the child process.
 
         Args:
-            threads: the number of threads that it may use.
+            threads: the number of threads that the function may use.
 
         Raises:
-            UserError: it cannot work on this machine.
+            UserError: this machine cannot do the task.
         """
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
-        """Return the row, of a schema, of an item that ends the process that reads it."""
+        """Return the row of an item that ends the process that reads it.
+
+        Args:
+            item: a table with this item alone.
+            schema: the schema of the rows of the task.
+        """
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What every Spark task is told of its job.
+    """A job, as it is sent to every Spark task.
 
     Attributes:
         folder: the folder of the job.
         id: the ID of the job.
         task: the pickled `Task`.
         roots: folders that the machine must see.
-        version: the version of tfdetect, where the job was begun.
+        version: the version of tfdetect that the command has.
         threads: the number of threads that a Spark task may use.
     """
 
@@ -78,7 +84,7 @@ class Assignment:
         """Check that this machine can work on the job.
 
         Raises:
-            UserError: it lacks folders, or has another version of tfdetect.
+            UserError: it does not see all folders, or has another version of tfdetect.
         """
         try:
             manifest = (self.folder / MANIFEST).read_text(encoding="utf-8")
@@ -97,7 +103,7 @@ class Assignment:
                 )
         if self.version != tfdetect.__version__:
             raise UserError(
-                f"it has tfdetect {tfdetect.__version__}, and the command is of {self.version}. "
+                f"it has tfdetect {tfdetect.__version__}, but the command has {self.version}. "
                 "Install the same version on every machine"
             )
 
@@ -107,11 +113,11 @@ def work(assignment: Assignment, batches: Iterator[pa.RecordBatch]) -> Iterator[
 
     Args:
         assignment: the job.
-        batches: batches with numbers of partitions.
+        batches: batches with the numbers of partitions in their first column.
 
     Yields:
-        A row of `REPORT` for each partition. What the user can fix is a `problem` there; Spark
-        would only try it again.
+        A row of `REPORT` for each partition. An error that the user can fix becomes its `problem`
+        and is not raised, because Spark would repeat the partition.
     """
     for batch in batches:
         for number in batch.column(0).to_pylist():
@@ -128,6 +134,7 @@ def work(assignment: Assignment, batches: Iterator[pa.RecordBatch]) -> Iterator[
 
 
 def _write_part(assignment: Assignment, number: int) -> int:
+    """Write the rows of a partition; return how many there are."""
     child = _child_for(assignment)
     with pq.ParquetFile(assignment.folder / ITEMS) as file:
         items = file.read_row_group(number)
@@ -143,7 +150,7 @@ _child: "_Child | None" = None
 
 
 def _child_for(assignment: Assignment) -> "_Child":
-    """Return the child, ready for a job; Spark's processes live on, and so does it."""
+    """Return the child process, set to a job; it lives as long as the process of Spark."""
     global _child
     if _child is None:
         _child = _Child()
@@ -152,7 +159,7 @@ def _child_for(assignment: Assignment) -> "_Child":
 
 
 class _Child:
-    """A process that does the tasks of jobs, and is replaced when an item ends it."""
+    """A process that works on items; it is replaced when an item ends it."""
 
     def __init__(self) -> None:
         self._assignment: Assignment | None = None
@@ -160,7 +167,7 @@ class _Child:
         self._pool: ProcessPoolExecutor | None = None
 
     def prepare(self, assignment: Assignment) -> None:
-        """Take a job, if it is another one than before; the process goes on with it."""
+        """Change to another job, if it is not the one that the process works on already."""
         if assignment == self._assignment:
             return
         assignment.check()
@@ -174,11 +181,11 @@ class _Child:
         gc.freeze()  # Spark collects garbage after each task, 0.06 s with all that is imported now
 
     def rows_of(self, items: pa.Table) -> pa.Table:
-        """Return the rows of items; those that end the process get the row of a failed one."""
+        """Return the rows of items; an item that ends the process gets the row `Task.failed`."""
         for _ in range(2 if items.num_rows == 1 else 1):  # another program may have ended it
             pool, schema = self._started()
             try:
-                return pool.submit(_do, items).result()
+                return pool.submit(_make_rows, items).result()
             except BrokenProcessPool:
                 self.end()
         if items.num_rows == 1:
@@ -188,16 +195,18 @@ class _Child:
         return pa.concat_tables([self.rows_of(items.slice(n, size)) for n in starts])
 
     def _started(self) -> tuple[ProcessPoolExecutor, pa.Schema]:
-        """Return the pool of the child, which has loaded what it needs, and the schema of rows.
+        """Return the pool of the process, which has loaded the task, and the schema of its rows.
 
-        What fails here is no item's fault.
+        Raises:
+            RuntimeError: the process ended while it loaded the task; no item is the reason.
+            UserError: this machine cannot do the task.
         """
         if self._pool is None:
             self._pool, self._schema = process_pool(1), None
         if self._schema is None:
             assert self._assignment is not None
             try:
-                self._schema = self._pool.submit(_begin, self._assignment).result()
+                self._schema = self._pool.submit(_load_task, self._assignment).result()
             except BrokenProcessPool:
                 self.end()
                 raise RuntimeError("The process that loads the model ended.") from None
@@ -229,8 +238,8 @@ def _own_gpus() -> dict[str, str]:
 _function: Function | None = None
 
 
-def _begin(assignment: Assignment) -> pa.Schema:
-    """Load what a task needs, instead of what another one needed; return its rows' schema."""
+def _load_task(assignment: Assignment) -> pa.Schema:
+    """Load the task of a job, in place of the one before; return the schema of its rows."""
     global _function
     _function = None
     task: Task = pickle.loads(assignment.task)
@@ -239,6 +248,7 @@ def _begin(assignment: Assignment) -> pa.Schema:
         return _function(file.schema_arrow.empty_table()).schema
 
 
-def _do(items: pa.Table) -> pa.Table:
+def _make_rows(items: pa.Table) -> pa.Table:
+    """Return the rows of items, by the task that `_load_task` loaded."""
     assert _function is not None
     return _function(items)

@@ -1,6 +1,6 @@
 """The folder of a job on a cluster: what is to be done, and the parts that are finished.
 
-    job.json            what the job is: a manifest
+    job.json            the manifest: what the job is
     items.parquet       the items, one row group for each partition
     parts/00000.parquet the rows of a finished partition
 
@@ -40,7 +40,7 @@ class Job:
 
     Attributes:
         folder: the folder, absolute.
-        id: the ID of this job alone.
+        id: the unique ID of the job.
         rows: number of items in each partition.
         sizes: bytes of the files of each partition.
     """
@@ -86,10 +86,10 @@ def part_path(folder: Path, number: int) -> Path:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other commands from working on the job in a folder meanwhile.
+    """Lock the job in a folder, so that no other command works on it at the same time.
 
     Raises:
-        UserError: another command does.
+        UserError: another command works on it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     refusal = UserError(
@@ -109,16 +109,16 @@ def open_job(
     most: int = MAX_ITEMS,
     items_digest: str | None = None,
 ) -> Job:
-    """Return the job in a folder, which is begun if the folder is new or nothing is done in it.
+    """Return the job in a folder; begin it if the folder is new or has no finished part.
 
     Args:
         folder: the folder of the job.
-        what: what is done with the items and how, as JSON takes it; the keys are words for people.
+        what: what is done with the items and how, as values for JSON; messages contain the keys.
         items: one row for each item.
-        sizes: bytes of the items' files, [n].
-        flag: the argument that chooses another folder.
-        most: items in a partition.
-        items_digest: `digest` of the items, where it is known.
+        sizes: sizes of the files of the items in bytes, int [n].
+        flag: the argument that chooses another folder, for messages.
+        most: number of items in a partition, at most.
+        items_digest: the `digest` of the items, if the caller knows it.
 
     Raises:
         UserError: the folder holds another job, or other files.
@@ -141,7 +141,11 @@ def open_job(
 
 
 def _read(folder: Path, flag: str) -> tuple[Job, dict[str, Any]]:
-    """Return the job in a folder and its manifest."""
+    """Return the job in a folder and its manifest.
+
+    Raises:
+        UserError: job.json cannot be read.
+    """
     path = folder / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -163,6 +167,7 @@ def _begin(
     bounds: np.ndarray,
     sizes: np.ndarray,
 ) -> None:
+    """Write the folder of a new job; `bounds` are those of `divide`."""
     ends = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
     found = {
         "id": uuid.uuid4().hex,
@@ -189,10 +194,16 @@ def _check_same(
     count_now: int,
     flag: str,
 ) -> None:
-    """Check that a folder's job is the one that is asked for.
+    """Check that a folder holds the job that is asked for.
+
+    Args:
+        folder: the folder.
+        before, now: the manifests of the job in the folder and of that which is asked for.
+        count_before, count_now: their numbers of items.
+        flag: the argument that chooses another folder.
 
     Raises:
-        UserError: it is another one.
+        UserError: the manifests differ.
     """
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if not differing:
@@ -201,23 +212,24 @@ def _check_same(
     if key == "items":
         texts = [counted(count, "file") for count in (count_before, count_now)]
         if count_before == count_now:
-            texts[1] += ", of which some have another name, size or time of change"
+            texts[1] += ", some of them with another name, size or modification time"
     else:
         texts = [f"{key} {json.dumps(known.get(key))}" for known in (before, now)]
     raise UserError(
         f"{folder} holds the parts of another job: {texts[0]} there, {texts[1]} here. Choose "
-        f"another folder with {flag}, or remove it to begin anew."
+        f"another folder with {flag}, or remove this one to start again."
     )
 
 
 def file_stamps(paths: Iterable[str]) -> np.ndarray:
-    """Return size in bytes and time of change in ns of files, int64 [n, 2]; 0 of those missing."""
+    """Return size in bytes and modification time in ns of files, int64 [n, 2]; 0 if missing."""
     return np.fromiter((number for path in paths for number in _stamp(path)), np.int64).reshape(
         -1, 2
     )
 
 
 def _stamp(path: str) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns of a file; 0 if it is missing."""
     try:
         status = os.stat(path)
     except OSError:
@@ -226,7 +238,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def digest(items: pa.Table) -> str:
-    """Return a hex digest of the rows of a table; how they are stored does not matter."""
+    """Return a hex digest of the rows of a table, whatever the chunks that hold them."""
     found = hashlib.sha256("\n".join(map(str, items.schema)).encode())
     for batch in items.combine_chunks().to_batches(65_536):
         for column in batch.columns:
@@ -236,7 +248,7 @@ def digest(items: pa.Table) -> str:
 
 
 def digest_files(paths: list[Path]) -> str:
-    """Return a hex digest of the names and bytes of files, which need not all exist."""
+    """Return a hex digest of the names and bytes of the files that exist."""
     found = hashlib.sha256()
     for path in paths:
         if path.is_file():

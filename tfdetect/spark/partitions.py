@@ -1,4 +1,4 @@
-"""Divides the items of a job into partitions that take about the same time."""
+"""Divide the items of a job into partitions that take about the same time."""
 
 import numpy as np
 
@@ -7,19 +7,19 @@ MAX_BYTES = 64 * 2**20  # of the files of a partition that has more than one
 
 
 def divide(sizes: np.ndarray, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """Return where partitions begin and end.
+    """Return the bounds of partitions.
 
-    A partition holds neighbors. It ends where it has `max_items`, and before a file with which it
-    would have more than `max_bytes`, so that large files among small ones get partitions of their
-    own and no machine works on one partition long after the others have finished.
+    A partition holds consecutive items. It ends where it has `max_items`, and before a file with
+    which it would have more than `max_bytes`. So large files among small ones get partitions of
+    their own, and no machine works on one partition long after the others have finished.
 
     Args:
-        sizes: the sizes of the items' files in bytes, [n].
+        sizes: the sizes of the files of the items in bytes, int [n].
         max_items: number of items in a partition, at most.
         max_bytes: the largest size in bytes of a partition with more than one item.
 
     Returns:
-        Ascending numbers of items, int64 [partitions + 1], from 0 to n.
+        Ascending indices of items, int64 [partitions + 1], from 0 to n.
     """
     ends = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
     bounds = [0]

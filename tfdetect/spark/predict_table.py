@@ -1,4 +1,4 @@
-"""Verdicts on image files by a cluster, written as one table."""
+"""Predict image files on a cluster, and write the predictions as one table."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,18 +20,18 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.light.onnx_detector import light_detector
 from tfdetect.spark.job import Job, alone, file_stamps, open_job
 from tfdetect.spark.run_job import run_job
+from tfdetect.spark.run_tasks import ONNX, TENSORFLOW, PredictFiles, run_digest
 from tfdetect.spark.session import starting_spark
-from tfdetect.spark.tasks import ONNX, TENSORFLOW, PredictFiles, run_digest
 
 
 @dataclass
 class WrittenPredictions:
-    """A table of verdicts in a file, which may be too large for memory.
+    """A table of predictions in a file, which may be too large for memory.
 
     Attributes:
         output: the file.
-        parts: folder with the parts of the table as Parquet files; `tfdetect` continues an
-            interrupted job with them.
+        parts: folder with the parts of the table as Parquet files, from which the same command
+            continues an interrupted job.
         rows: number of images.
         unreadable: number of images that could not be read.
         out_of_domain: number of images that are unlike the detector's training images.
@@ -46,7 +46,7 @@ class WrittenPredictions:
     duplicates_of_train: int = 0
 
     def count(self, table: Table) -> None:
-        """Add the rows of a part of the table."""
+        """Count the rows of a part of the table."""
         self.rows += table.num_rows
         self.unreadable += table.num_rows - table["error"].null_count
         self.out_of_domain += table["in_domain"].to_pylist().count(False)
@@ -65,14 +65,14 @@ def predict_to_table(
 ) -> WrittenPredictions:
     """Predict files on a cluster and write the table that `predict` writes.
 
-    Interrupted, it goes on when it is called again: what was finished is in the folder of parts.
+    The same call continues an interrupted one, whose finished parts are in the folder of parts.
 
     Args:
-        run: with all settings.
+        run: the run, with its settings of verdicts and views.
         images: files, folders or patterns.
         output: the table; .csv, .jsonl or .parquet.
-        cluster: where to run; its folder is by default `output` with the ending .parts.
-        batch_size: images a batch.
+        cluster: the cluster to run on; its folder is by default `output` with the ending .parts.
+        batch_size: images per step.
         progress: whether to show progress.
         max_pixels: images with more pixels are refused.
 
@@ -83,7 +83,8 @@ def predict_to_table(
     prediction_tables.check_output(output)
     if cluster.folder is None and addresses.address_of(output) is not None:
         raise UserError(
-            "The parts of a table at an address need a folder that all machines see: --spark-dir."
+            "The output is at an address, but the parts of the table need a folder that all "
+            "machines see: give it with --spark-dir."
         )
     folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
     with starting_spark(cluster, f"tfdetect predict {run.name}") as session:
@@ -101,9 +102,10 @@ def predict_to_table(
 
 
 def _task(run: Run, batch_size: int, max_pixels: int) -> tuple[PredictFiles, dict[str, Any]]:
-    """Return what the machines do, and what it is in words; see `open_job`."""
+    """Return the task of the machines, and its description for the manifest; see `open_job`."""
     runtime = TENSORFLOW if light_detector(run) is None else ONNX
-    base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
+    # Other machines have another working directory.
+    base, run = os.getcwd(), replace(run, path=run.path.absolute())
     task = PredictFiles(
         run, addresses.address_of(run.path), run_digest(run, runtime), runtime, base, batch_size,
         max_pixels,
@@ -117,7 +119,7 @@ def _task(run: Run, batch_size: int, max_pixels: int) -> tuple[PredictFiles, dic
 
 
 def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:
-    """Return the items of a job, and the sizes of the files in bytes; 0 of those unreadable."""
+    """Return the items of a job, and the sizes of the files in bytes, 0 if unknown."""
     stamps = file_stamps(found.paths)
     tokens: list[str | None] = []
     for number, path in enumerate(found.paths):
@@ -142,7 +144,7 @@ def _roots(images: Sequence[str]) -> list[str]:
 
 
 def _tables(job: Job, found: ImageFiles) -> Iterator[Table]:
-    """Yield the table in parts; files that are no images that could be opened come last."""
+    """Yield the table in parts; the last one ends with the files that could not be opened."""
     errors = [{"path": from_os(path), "error": reason} for path, reason in found.unreadable.items()]
     last = None
     for part in job.results():
@@ -154,6 +156,7 @@ def _tables(job: Job, found: ImageFiles) -> Iterator[Table]:
 
 
 def _counted(tables: Iterable[Table], written: WrittenPredictions) -> Iterator[Table]:
+    """Yield tables, and count their rows."""
     for table in tables:
         written.count(table)
         yield table

@@ -1,4 +1,4 @@
-"""Runs a job on a cluster, from the command's process."""
+"""Run a job on a cluster, from the process of the command."""
 
 import pickle
 import threading
@@ -16,7 +16,7 @@ from tfdetect.spark.job import Job
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_LOOK_SECONDS = 0.3  # between looks at how far the job is
+_POLL_SECONDS = 0.3  # between updates of the progress bar
 
 
 def run_job(
@@ -28,26 +28,27 @@ def run_job(
     unit: str,
     progress: bool,
 ) -> None:
-    """Finish a job: every partition has its part afterwards.
+    """Make the missing parts of a job.
 
     Args:
-        session: waits for Spark; not called if all parts are there.
-        job: its folder.
-        task: what is done.
+        session: returns the Spark session, once Spark has started; not called if no part is
+            missing.
+        job: the job.
+        task: what is done with its items.
         roots: folders that every machine must see.
         description: text of the progress bar.
-        unit: what is counted.
+        unit: what the items are, in the plural, for the progress bar.
         progress: whether to show the progress bar.
 
     Raises:
-        UserError: machines could not do their part, or Spark gave up.
+        UserError: a part could not be made, or Spark ended the job with an error.
     """
     missing = job.missing()
     if not missing:
         return
     done = job.total - int(job.rows[missing].sum())
     if done and progress:
-        console.log(f"{done:,} of {job.total:,} {unit} were done before, in {job.folder}")
+        console.log(f"{done:,} of {job.total:,} {unit} are finished already, in {job.folder}")
     spark = session()
     threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
     assignment = Assignment(
@@ -59,15 +60,19 @@ def run_job(
         first = problems[0]
         raise UserError(
             f"{len(problems)} of {len(job.rows)} parts could not be made. The first: the machine "
-            f"{first['host']} says that {first['problem']}. When that is fixed, the same command "
-            "goes on."
+            f"{first['host']} reports that {first['problem']}. When this is fixed, run the same "
+            "command again: it makes the missing parts."
         )
 
 
 def _collect(
     spark: "SparkSession", assignment: Assignment, missing: list[int], bar: console.Progress
 ) -> list[dict[str, Any]]:
-    """Let Spark work through partitions; return the reports on them."""
+    """Let Spark work through partitions; return the row of `executor.REPORT` of each.
+
+    Raises:
+        UserError: Spark ended the job with an error.
+    """
     from pyspark.accumulators import Accumulator
 
     context = spark.sparkContext
@@ -92,7 +97,7 @@ def _collect(
     thread = threading.Thread(target=collect, daemon=True)
     thread.start()
     try:
-        while not ended.wait(_LOOK_SECONDS):
+        while not ended.wait(_POLL_SECONDS):
             bar.set_done(min(before + counted.value, bar.total or 0))
     except BaseException:  # Ctrl-C
         context.cancelJobGroup(group)
@@ -105,7 +110,14 @@ def _collect(
 
 
 def _work(assignment: Assignment, missing: list[int], counted: Any, batches: Any) -> Any:
-    """Do `work` with the partitions at the positions that Spark gives; count their rows."""
+    """Work through partitions on a machine, as `executor.work`; count the rows for the progress.
+
+    Args:
+        assignment: the job.
+        missing: numbers of the partitions without a part.
+        counted: an accumulator of Spark, to which the numbers of rows are added.
+        batches: batches with positions in `missing`.
+    """
     import pyarrow as pa
 
     for batch in batches:
@@ -116,10 +128,10 @@ def _work(assignment: Assignment, missing: list[int], counted: Any, batches: Any
 
 
 def _explained(error: Exception) -> UserError:
-    """Return what to tell a user whose job Spark gave up.
+    """Return an error with which Spark ended a job as a `UserError`.
 
-    Spark hands on only the text of an error on another machine. A machine without tfdetect fails
-    before any function of ours could run there and look.
+    Spark reports an error on another machine as text only. A machine without tfdetect fails before
+    `executor.Assignment.check` could report it.
     """
     text = str(error)
     if "No module named 'tfdetect'" in text:
@@ -130,6 +142,7 @@ def _explained(error: Exception) -> UserError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = next((line for line in lines if "Error: " in line or "Exception: " in line), "")
     return UserError(
-        f"Spark gave up the job: {(reason or lines[0] if lines else type(error).__name__)[:400]}. "
-        "Finished parts are kept; the same command goes on."
+        "Spark ended the job with an error: "
+        f"{(reason or lines[0] if lines else type(error).__name__)[:400]}. Finished parts "
+        "are kept; run the same command again to make the others."
     )

@@ -1,4 +1,4 @@
-"""Starts Spark for a command, beside what the command does, and ends it with the command."""
+"""Start Spark in the background of a command, and stop it when the command ends."""
 
 import os
 import shutil
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def starting_spark(cluster: SparkCluster, name: str) -> Iterator[Callable[[], "SparkSession"]]:
-    """Start Spark in a thread, yield what waits for its session, and stop it at the end.
+    """Start Spark in a thread, yield a function that returns its session, and stop it at the end.
 
-    A session that the caller has already is used, and left to the caller. What keeps Spark from
-    starting, a `UserError`, is raised where the session is asked for: pyspark or Java is missing,
-    or the cluster does not answer.
+    The function waits until Spark has started, and raises a `UserError` if it cannot: pyspark or
+    Java is missing, or the cluster does not answer. If this process has a session already, that one
+    is used and not stopped.
 
     Args:
-        cluster: where to run.
-        name: shown in Spark's pages.
+        cluster: the cluster to run on.
+        name: the name of the job on the pages of Spark.
     """
     start = _Start(cluster, name)
     with ThreadPoolExecutor(1, "spark") as thread, tempfile.TemporaryFile() as noise:
@@ -41,7 +41,7 @@ def starting_spark(cluster: SparkCluster, name: str) -> Iterator[Callable[[], "S
 
 
 class _Start:
-    """Starts Spark, and may be stopped from another thread meanwhile."""
+    """Starts Spark in one thread, and can be stopped from another one."""
 
     def __init__(self, cluster: SparkCluster, name: str):
         self._cluster, self._name = cluster, name
@@ -50,7 +50,11 @@ class _Start:
         self._stopped = False
 
     def run(self, noise: IO[bytes]) -> "SparkSession":
-        """Return a session; what Java and Spark print goes into `noise`."""
+        """Return a session; what Java and Spark print is written into `noise`.
+
+        Raises:
+            UserError: pyspark or Java is missing, or the cluster does not answer.
+        """
         # Nothing here goes through pandas.
         warnings.filterwarnings(
             "ignore", "PySpark does not yet fully support pandas", FutureWarning
@@ -84,7 +88,7 @@ class _Start:
         raise UserError(f"Spark does not start at {master}: {_reason(problem, printed)}")
 
     def stop(self) -> None:
-        """Stop Spark and its Java process, which would live as long as this one."""
+        """Stop Spark and its Java process, which would otherwise live as long as this process."""
         self._stopped = True
         if self._gateway is not None:
             with suppress(Exception):  # Java may be gone already
@@ -94,16 +98,17 @@ class _Start:
 
 
 def _check_java() -> None:
-    """Check that Java is there.
+    """Check that Java is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not found.
     """
     home = os.environ.get("JAVA_HOME")
     if (home and Path(home, "bin", "java").is_file()) or (not home and shutil.which("java")):
         return
     raise UserError(
-        f"--spark needs Java 17 or newer, which is not in {home} (JAVA_HOME)."
+        f"--spark needs Java 17 or newer, which is not in {home} (JAVA_HOME). Set JAVA_HOME to the "
+        "folder of Java."
         if home
         else "--spark needs Java 17 or newer, and there is no command java. Install it (on Debian: "
         "apt install openjdk-17-jre-headless), or set JAVA_HOME to its folder."
@@ -123,6 +128,7 @@ def _reason(problem: str, printed: str) -> str:
 
 
 def _end_java(gateway: Any) -> None:
+    """End the Java process of a gateway, so that a later session starts a new one."""
     from pyspark import SparkContext
 
     with suppress(Exception):

@@ -1,1 +1,1 @@
-"""Searches for better experiments with hyperopt: search spaces, durable trials, pruning."""
+"""Search for better experiments: search spaces, trials that survive interruptions, pruning."""

@@ -1,4 +1,4 @@
-"""`Budget`: when a search starts no more trials."""
+"""`Budget`: the limits after which a search starts no more trials."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Budget:
 
     Attributes:
         trials: number of trials.
-        hours: time that processes worked on the search.
+        hours: hours in which at least one process worked on the search.
         epochs: number of epochs of all trials together.
     """
 
@@ -24,7 +24,7 @@ class Budget:
 
         Args:
             store: the store of the search.
-            trials: all of them.
+            trials: all trials so far.
         """
         return (
             (self.trials is not None and len(trials) >= self.trials)

@@ -1,4 +1,4 @@
-"""Finishes a search: writes the best experiment and the report, and trains that experiment."""
+"""Finish a search: write the best experiment and the report, and train that experiment."""
 
 import subprocess
 import sys
@@ -24,8 +24,8 @@ def finish_search(search: Search) -> str:
     best = best_trial(search, trials)
     if best is None:
         raise UserError(
-            f"No trial of {len(trials)} succeeded. The last reason: {trials[-1].reason}\n"
-            f"Their logs are in {search.folder / 'trials'}."
+            f"No trial of {len(trials)} succeeded. The last one failed with: {trials[-1].reason}\n"
+            f"The logs of the trials are in {search.folder / 'trials'}."
         )
     experiment = search.experiment_of(best.overrides, trial=False)
     experiment = experiment.model_copy(update={
@@ -46,21 +46,24 @@ def retrain(
     Args:
         search: a finished search.
         output: directory of runs.
-        data_dir: directory that contains the datasets, if they are several.
+        data_dir: directory that contains the datasets, if there are several.
         gpus, memory_limit: as `tfdetect train` takes them.
 
     Returns:
         The run's directory. An existing run of the same experiment is reused.
 
     Raises:
-        UserError: the training failed, or another run has that name.
+        UserError: the training failed, or a run of another experiment has that name.
     """
     path = output / f"{search.folder.name}-best"
     best = (search.folder / "best.yaml").resolve()
     if is_finished(path):
         if open_run(path).experiment() == load_experiment(str(best)):
             return path
-        raise UserError(f"{path} exists and is another run. Rename it, or choose another --name.")
+        raise UserError(
+            f"{path} exists and is a run of another experiment. Rename it, or choose another "
+            "--name."
+        )
     flags: dict[str, object] = {"resume": path}
     if not path.is_dir() and not path.with_name(path.name + PARTIAL).is_dir():
         flags = {"experiment": best, "output": output, "name": path.name, **search.train_flags}
@@ -71,6 +74,6 @@ def retrain(
     if done.returncode:
         raise UserError(
             f"The training of the best experiment ended with exit code {done.returncode}. The "
-            f"search itself is complete. To try again: {shell_command('train', **flags)}"
+            f"search itself is complete. To train again: {shell_command('train', **flags)}"
         )
     return path

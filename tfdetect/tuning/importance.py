@@ -1,4 +1,4 @@
-"""Estimates how important each parameter of a search was, with a random forest."""
+"""Estimate with a random forest how important each parameter of a search was."""
 
 import math
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from tfdetect.tuning.parameter import Parameter
 from tfdetect.tuning.search_folder import Search
-from tfdetect.tuning.space import Parameter, grid_value
 from tfdetect.tuning.store import Trial
 
-MISSING = -0.1  # position of a parameter that a trial does not have
+MISSING = -0.1  # position on the axis of a parameter that a trial does not have
 _MIN_TRIALS = 10
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Parameter importance.
+    """The permutation importance of all parameters.
 
     Attributes:
-        rows: label, importance and its standard deviation, the most important parameter first.
+        rows: label, importance and its standard deviation as texts, the most important first.
         r2: out-of-bag R2 of the forest.
     """
 
@@ -33,7 +33,7 @@ def parameter_importance(search: Search, trials: list[Trial]) -> Importance | No
 
     Args:
         search: the search.
-        trials: the trials with points.
+        trials: its trials that succeeded and have a point, which the unchanged experiment lacks.
     """
     if len(trials) < _MIN_TRIALS:
         return None
@@ -54,13 +54,18 @@ def parameter_importance(search: Search, trials: list[Trial]) -> Importance | No
 
 
 def axis_positions(parameter: Parameter, values: list[float | None]) -> np.ndarray:
-    """Return the positions of values on the parameter's axis, 0 to 1, or `MISSING` for None."""
+    """Return the positions of values on the axis of a parameter, float [n] from 0 to 1.
+
+    Args:
+        parameter: the parameter.
+        values: its values in points, [n]; the position of None is `MISSING`.
+    """
     if parameter.choice is not None:
         last = max(1, len(parameter.choice) - 1)
         return np.array([MISSING if v is None else v / last for v in values])
     scale = math.log if parameter.log_uniform else float
     low, high = map(scale, parameter.range)
     return np.array([
-        MISSING if v is None else (scale(grid_value(parameter, v)) - low) / (high - low)
+        MISSING if v is None else (scale(parameter.grid_value(v)) - low) / (high - low)
         for v in values
     ])  # fmt: skip

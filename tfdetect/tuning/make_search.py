@@ -1,4 +1,4 @@
-"""Checks everything that a search needs before its first trial."""
+"""Check everything that a search needs, before its first trial."""
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -10,6 +10,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.folds import fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data
+from tfdetect.tuning.check_space import check_space
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.search_folder import SearchPlan, SearchSettings
 from tfdetect.tuning.space import Space
@@ -17,13 +18,13 @@ from tfdetect.tuning.suggest import suggest
 
 
 def make_search(space: Space, plan: Plan, settings: SearchSettings, by_space: bool) -> SearchPlan:
-    """Check that space, experiment and data fit together; return what a search tries.
+    """Return the plan of a search, after a check that space, experiment and data fit together.
 
     Args:
         space: what varies.
         plan: the experiment that is varied, and its dataset.
-        settings: how the search works; `roots` and `fingerprint` are those of the data.
-        by_space: whether the space chose the experiment.
+        settings: how the search works; `roots` and `fingerprint` are replaced by those of the data.
+        by_space: whether the space names the experiment, not the user.
 
     Raises:
         UserError: the data cannot be found, or space, objective or settings do not fit the
@@ -35,7 +36,7 @@ def make_search(space: Space, plan: Plan, settings: SearchSettings, by_space: bo
             f"The objective {goal.name} is a metric of masks, but the experiment "
             f"{plan.experiment.name} has no model.mask_head."
         )
-    # Unknown keys are refused before the space is checked.
+    # Refuses unknown keys before the space is checked.
     override(plan.experiment, settings.trial_overrides)
     both = {text.partition("=")[0] for text in settings.trial_overrides} & {
         label.rpartition("/")[2] for label in space.labels()
@@ -43,13 +44,13 @@ def make_search(space: Space, plan: Plan, settings: SearchSettings, by_space: bo
     if both:
         raise UserError(
             f"--trial-set {', '.join(sorted(both))}: the search space {space.name} varies this "
-            "value. Remove it from one of the two."
+            "value, too. Remove it from --trial-set or from the space."
         )
-    space.check(plan.experiment)
+    check_space(space, plan.experiment)
     chosen = _chosen_by_space(plan, space) if by_space else plan.chosen
     console.log(f"Experiment {plan.experiment.name} ({chosen}), dataset {plan.spec.name}")
     catalog = find_data(plan)
-    _check(space, plan.with_settings(settings.trial_overrides), catalog, settings.folds)
+    _check_trials(space, plan.with_settings(settings.trial_overrides), catalog, settings.folds)
     settings = settings.model_copy(
         update={
             "objective": goal.name,
@@ -61,22 +62,22 @@ def make_search(space: Space, plan: Plan, settings: SearchSettings, by_space: bo
 
 
 def _chosen_by_space(plan: Plan, space: Space) -> str:
-    """Return that the space chose the experiment, and which one `train` takes if another."""
+    """Return who chose the experiment, and which one `train` would use if that is another one."""
     chosen = f"that of the space {space.name}"
     usual, _ = experiment_of_dataset(plan.spec, plan.folders, plan.data_dir)
     if usual == plan.experiment.name:
         return chosen
-    return f"{chosen}; 'train' takes {usual} for these images: --experiment {usual}"
+    return f"{chosen}; 'train' uses {usual} for these images: --experiment {usual}"
 
 
-def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
-    """Check that trials can be trained: as they are, and with what the space varies.
+def _check_trials(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
+    """Check that trials can be trained: with the unchanged experiment, and with the varied ones.
 
     Args:
         space: what varies.
         plan: the plan of the trials.
         catalog: the dataset.
-        folds: the number of folds of the cross-validation.
+        folds: number of folds of the cross-validation; 1 for the validation split.
 
     Raises:
         UserError: the training of a trial would be refused.
@@ -103,7 +104,7 @@ def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
         check_count(images, varied.training.batch_size)
 
     accept(plan.experiment)
-    space.check(plan.experiment, accept)
+    check_space(space, plan.experiment, accept)
 
 
 def example_overrides(plan: SearchPlan) -> list[list[str]]:

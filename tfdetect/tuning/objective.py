@@ -29,12 +29,14 @@ class Objective(Monitor):
 
     @property
     def is_of_masks(self) -> bool:
+        """Whether it is a metric of masks."""
         return self.name.startswith(MASK_PREFIX)
 
     def read(self, result: SplitResult) -> Interval:
-        """Return value, low and high of the metric; nan where it is not defined.
+        """Return the metric and its 95% interval: value, low and high.
 
-        Low and high are the value where there is no interval, of a single image.
+        All are nan where the metric is not defined. Without an interval, as for a single image,
+        low and high are the value.
 
         Args:
             result: the result of one split.
@@ -46,15 +48,15 @@ class Objective(Monitor):
         return value, *((value, value) if np.isnan(low) else (low, high))
 
     def loss(self, value: float) -> float:
-        """Return what hyperopt minimizes."""
+        """Return the loss of a value, which samplers minimize."""
         return -value if self.direction == "max" else value
 
 
 def objective_named(name: str) -> Objective:
-    """Return the objective of that name.
+    """Return the objective of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: no objective has this name.
     """
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
@@ -63,7 +65,7 @@ def objective_named(name: str) -> Objective:
 
 
 def default_objective(experiment: Experiment) -> Objective:
-    """Return the objective that corresponds to what an experiment monitors."""
+    """Return the objective that corresponds to the metric that an experiment monitors."""
     return objective_named(_DEFAULTS[experiment.training.monitor])
 
 

@@ -1,4 +1,4 @@
-"""Rules that stop a trial early: the median rule, and successive halving."""
+"""Rules that stop unpromising trials early: the median rule and successive halving."""
 
 from typing import Literal
 
@@ -26,9 +26,9 @@ def should_prune(
             unless the trial is among the best third of all that reached this epoch; "none"
             never prunes.
         curve: the trial's monitored value by epoch.
-        others: those of the other trials.
+        others: the same of the other trials.
         direction: whether higher ("max") or lower ("min") values are better.
-        first_epochs: epochs that no trial is stopped before.
+        first_epochs: number of epochs that each trial trains before it can be stopped.
     """
     epoch = len(curve)
     if rule == "none" or epoch < first_epochs:

@@ -10,10 +10,10 @@ _GPU_MEMORY = 0.95  # fraction that trials on one GPU share
 
 @dataclass(frozen=True)
 class Slot:
-    """The part of the machine for one trial.
+    """The part of the machine that one trial gets.
 
     Attributes:
-        arguments: of the trial's command line, about GPUs.
+        arguments: arguments of the command line of the trial that choose its GPUs.
         cores: numbers of its CPU cores.
     """
 
@@ -21,12 +21,12 @@ class Slot:
     cores: tuple[int, ...]
 
     def environment(self) -> dict[str, str]:
-        """Return environment variables that limit the trial's threads."""
+        """Return the environment of the trial, whose variables limit its threads."""
         return os.environ | thread_limits(len(self.cores)) | {"PYTHONUNBUFFERED": "1"}
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Return environment variables that limit a process to so many threads."""
+    """Return environment variables that limit a process to a number of threads."""
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
     return {name: str(threads) for name in names}
 
@@ -64,6 +64,7 @@ def _part(items: list[int], number: int, parts: int) -> tuple[int, ...]:
 
 
 def _count_gpus() -> int:
+    """Return the number of GPUs that this process sees."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])

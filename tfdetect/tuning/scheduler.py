@@ -1,4 +1,4 @@
-"""Runs the trials of a search on this machine, several at once, until its budget is exhausted."""
+"""Run the trials of a search on this machine, several at once, until its budget is exhausted."""
 
 import contextlib
 import time
@@ -15,7 +15,9 @@ from tfdetect.tuning.trial_process import TrialProcess, end_trials
 
 _POLL_SECONDS = 0.1
 _REFRESH_SECONDS = 2.0  # between heartbeats and updates of the progress
-_MAX_FAILURES = 3  # a search is ended if so many trials ran and all failed
+_MAX_FAILURES = 3  # a search ends with an error if its first trials, so many, all fail
+
+Proposer = Callable[[list[Trial]], NewTrial | None]
 
 
 def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool) -> None:
@@ -23,7 +25,7 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
 
     Args:
         search: the search.
-        budget: its limits.
+        budget: the limits of the search.
         slots: one for each trial that may run at once.
         progress: whether to show progress.
 
@@ -34,20 +36,14 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
     running: dict[int, TrialProcess] = {}
     store.heartbeat()
     propose = proposer(search, budget)
+    more, due = True, 0.0  # whether there may be more trials; when the progress is updated next
     with _progress(search, budget, progress) as update:
         try:
-            more, due = True, 0.0
             while more or running:
                 for number in [n for n, process in running.items() if process.poll()]:
                     del running[number]
                     more, due = True, 0.0
-                free = [number for number in range(len(slots)) if number not in running]
-                while more and free:
-                    if trial := store.claim(propose):
-                        number = free.pop(0)
-                        running[number] = TrialProcess(search, trial, slots[number])
-                    else:
-                        more = False
+                more = more and _start_trials(search, propose, slots, running)
                 if time.monotonic() >= due:
                     store.heartbeat()
                     update([process.trial.number for process in running.values()])
@@ -58,8 +54,32 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
     check_progress(search, store.trials())
 
 
-def proposer(search: Search, budget: Budget) -> Callable[[list[Trial]], NewTrial | None]:
-    """Return a function from all trials so far to the next one; None if there is to be none."""
+def _start_trials(
+    search: Search, propose: Proposer, slots: list[Slot], running: dict[int, TrialProcess]
+) -> bool:
+    """Start a trial in each free slot; return False if there is none to start.
+
+    Args:
+        search: the search.
+        propose: see `proposer`.
+        slots: all slots.
+        running: the running trials by index of their slot; the started ones are added.
+    """
+    for number in range(len(slots)):
+        if number in running:
+            continue
+        trial = search.store.claim(propose)
+        if trial is None:
+            return False
+        running[number] = TrialProcess(search, trial, slots[number])
+    return True
+
+
+def proposer(search: Search, budget: Budget) -> Proposer:
+    """Return a function from all trials so far to the next one, None if the budget is exhausted.
+
+    The function raises the `UserError` of `check_progress`.
+    """
 
     def propose(trials: list[Trial]) -> NewTrial | None:
         check_progress(search, trials)
@@ -76,16 +96,16 @@ def proposer(search: Search, budget: Budget) -> Callable[[list[Trial]], NewTrial
 
 
 def check_progress(search: Search, trials: list[Trial]) -> None:
-    """End a search whose trials all fail.
+    """Check that not every trial fails.
 
     Raises:
-        UserError: at least three trials ended, and all failed.
+        UserError: at least three trials have ended, and all of them failed.
     """
     ended = [trial for trial in trials if trial.state != RUNNING]
     if len(ended) >= _MAX_FAILURES and all(trial.state == FAILED for trial in ended):
         raise UserError(
-            f"All of {len(ended)} trials failed. The last reason: {ended[-1].reason}\n"
-            f"See {search.log_path(ended[-1].number)}."
+            f"All {len(ended)} trials failed. The last one failed with: {ended[-1].reason}\n"
+            f"Its log is {search.log_path(ended[-1].number)}."
         )
 
 
@@ -97,7 +117,16 @@ def best_trial(search: Search, trials: list[Trial]) -> Trial | None:
 
 @contextlib.contextmanager
 def _progress(search: Search, budget: Budget, shown: bool) -> Iterator[Callable[[list[int]], None]]:
-    """Show the number of trials, the best one so far and the running ones."""
+    """Show the number of trials, the best one so far and the running ones.
+
+    Args:
+        search: the search.
+        budget: the limits of the search.
+        shown: whether to show them.
+
+    Yields:
+        A function that updates the progress, called with the numbers of the running trials.
+    """
 
     def count_ended(trials: list[Trial]) -> int:
         return sum(trial.state != RUNNING for trial in trials)

@@ -1,4 +1,4 @@
-"""Draws the figures of a search's report."""
+"""Draw the figures of the report of a search."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,9 +7,9 @@ from matplotlib.ticker import MaxNLocator
 
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.importance import MISSING, axis_positions
+from tfdetect.tuning.parameter import Parameter, describe_value
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search
-from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
 
 _BLUE, _GRAY, _RED = "#2166ac", "#888888", "#b2182b"
@@ -56,11 +56,11 @@ def learning_curves(search: Search, trials: list[Trial]) -> Figure:
 
 
 def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
-    """Draw one line per trial through the values of all parameters; the better, the darker.
+    """Draw one line per trial through the values of all parameters; better trials are darker.
 
     Args:
         search: the search.
-        trials: the trials with points.
+        trials: its trials that succeeded and have a point, which the unchanged experiment lacks.
     """
     labels = search.space.labels()
     losses = np.array([search.objective.loss(t.value) for t in trials])
@@ -91,7 +91,7 @@ def slices(search: Search, trials: list[Trial]) -> Figure:
 
     Args:
         search: the search.
-        trials: the trials with points.
+        trials: its trials that succeeded and have a point, which the unchanged experiment lacks.
     """
     labels = search.space.labels()
     columns = min(3, len(labels))
@@ -111,7 +111,7 @@ def _slice(axes: Axes, parameter: Parameter, label: str, trials: list[Trial]) ->
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=20)
         axes.set_xlim(-0.5, len(names) - 0.5)
     else:
-        values = [grid_value(parameter, t.point[label]) for t in trials]
+        values = [parameter.grid_value(t.point[label]) for t in trials]
         if parameter.log_uniform:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -125,7 +125,7 @@ def _slice(axes: Axes, parameter: Parameter, label: str, trials: list[Trial]) ->
 
 
 def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
-    """Return positions and texts on a parameter's axis."""
+    """Return the positions and texts of the ticks on the axis of a parameter."""
     if parameter.choice is None:
         return [(0, f"{parameter.range[0]:g}"), (1, f"{parameter.range[1]:g}")]
     last = max(1, len(parameter.choice) - 1)

@@ -1,4 +1,4 @@
-"""`Search`: the directory of a search, with the settings that it was started with.
+"""`Search`: the directory of a search, with the settings with which it was started.
 
 Layout:
 
@@ -7,7 +7,7 @@ Layout:
     experiment.yaml  the experiment that is varied
     dataset.yaml     the dataset spec
     search.sqlite    trials and curves; see `store`
-    trials/0000 ...  an ordinary run per trial, and its output in 0000.log
+    trials/0000 ...  an ordinary run for each trial, and its output in 0000.log
     logs/            for TensorBoard's HParams
     best.yaml        the best experiment, with trials.csv and report.html
 """
@@ -43,17 +43,17 @@ class SearchSettings(Document):
     """How a search works.
 
     Attributes:
-        objective: a metric of validation.
+        objective: the validation metric that is optimized.
         algorithm: the algorithm that suggests points of the space.
         seed: the seed of the suggestions.
-        startup_trials: drawn at random before TPE begins.
+        startup_trials: number of trials that are drawn at random before TPE begins.
         folds: the number of folds of the cross-validation of each trial on train and validation
             together; 1 for the dataset's validation split.
-        prune: rule that stops trials early.
-        first_epochs: epochs that no trial is stopped before.
+        prune: the rule that stops unpromising trials early.
+        first_epochs: number of epochs that each trial trains before it can be stopped.
         baseline: whether trial 0 is the unchanged experiment.
-        trial_overrides: overrides that hold in the trials alone.
-        roots: directory of each dataset.
+        trial_overrides: overrides that apply to the trials, but not to the best experiment.
+        roots: the directory of each dataset, by its name.
         fingerprint: the fingerprint of the data.
     """
 
@@ -76,9 +76,9 @@ class SearchPlan:
 
     Attributes:
         settings: how it works.
-        space: what varies.
-        experiment: what is varied.
-        spec: the dataset.
+        space: which values of the experiment vary.
+        experiment: the experiment that is varied.
+        spec: the dataset spec.
     """
 
     settings: SearchSettings
@@ -89,18 +89,24 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class Search(SearchPlan):
-    """An opened search: its plan, its directory and its state."""
+    """An opened search: its plan, its directory and its state.
+
+    Attributes:
+        folder: its directory.
+        store: its trials.
+    """
 
     folder: Path
     store: Store
 
     @property
     def objective(self) -> Objective:
+        """The validation metric that is optimized."""
         return objective_named(self.settings.objective)
 
     @property
     def train_flags(self) -> dict[str, object]:
-        """The flags of `train` that name, with --experiment, the data of the search."""
+        """The flags of `train`, besides --experiment, that name the data of the search."""
         roots = {name: Path(to_os(root)) for name, root in self.settings.roots.items()}
         if len(roots) == 1:
             return data_flags(self.spec, *roots.values())
@@ -128,7 +134,7 @@ class Search(SearchPlan):
 
         Args:
             overrides: the overrides of the point.
-            trial: whether to apply the overrides that hold in trials alone.
+            trial: whether to add the overrides that apply to trials only.
         """
         extra = self.settings.trial_overrides if trial else ()
         return override(self.experiment, [*overrides, *extra])
@@ -152,7 +158,7 @@ def create_search(folder: Path, plan: SearchPlan) -> Search:
             _check_same(folder, parts)
             return open_search(folder)
         if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder} exists and is not a search. Choose another --name.")
+            raise UserError(f"{folder} exists and holds no search. Choose another --name.")
         with staged(folder) as new:
             (new / "trials").mkdir()
             for name, text in parts.items():
@@ -183,11 +189,20 @@ def open_search(folder: Path) -> Search:
 
 
 def _read_spec(path: Path) -> DatasetSpec:
+    """Read dataset.yaml, also one that an earlier version wrote."""
     return validate(DatasetSpec, current_spec(read_yaml(path)), str(path), path)
 
 
 def _check_same(folder: Path, parts: dict[str, str]) -> None:
-    """Refuse a search whose files differ from the given ones."""
+    """Check that the files of a search are the given ones.
+
+    Args:
+        folder: the directory of the search.
+        parts: the contents of the files, by name.
+
+    Raises:
+        UserError: a file differs or cannot be read.
+    """
     for name, text in parts.items():
         try:
             before = read_text(folder / name)

@@ -1,7 +1,6 @@
-"""Writes the report of a search: trials.csv, report.html with figures, and a terminal summary."""
+"""Write the report of a search: trials.csv, report.html with figures, and a terminal summary."""
 
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -11,16 +10,16 @@ from tfdetect.core.text import counted
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
+from tfdetect.tuning.parameter import describe_value
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search
-from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import FAILED, PRUNED, Trial
 
 _TERMINAL_ROWS = 10
 
 
 def format_summary(search: Search, trials: list[Trial]) -> str:
-    """Return the best trials, what was changed and what failed as text for the terminal."""
+    """Return a text for the terminal: the best trials, what they changed, and what failed."""
     columns, rows = _ranking(search, trials)
     best = _best(search, trials)
     changed = _describe(search, best) if best.point else "the unchanged experiment"
@@ -35,7 +34,7 @@ def format_summary(search: Search, trials: list[Trial]) -> str:
         last = failed[-1]
         lines += [
             "",
-            f"{counted(len(failed), 'trial')} failed; the last (trial {last.number}): "
+            f"{counted(len(failed), 'trial')} failed; the last one, trial {last.number}, with: "
             f"{last.reason}",
         ]
     return "\n".join(lines)
@@ -57,6 +56,14 @@ def write_report(search: Search, trials: list[Trial], best: str) -> None:
 
 
 def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> str:
+    """Return report.html.
+
+    Args:
+        search: the search.
+        trials: its trials.
+        document: the content of best.yaml.
+        figures: the folder for the figures.
+    """
     best, objective = _best(search, trials), search.objective
     failed = [trial for trial in trials if trial.state == FAILED]
     settings = search.settings
@@ -73,13 +80,14 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
                   f"in {sum(t.seconds for t in trials) / 60:,.0f} minutes"),
     ]  # fmt: skip
     notes = [html.note(
-        "The best of many trials looks better on validation than it is: its interval covers the "
-        "choice of images, not the choice of the trial. Judge the retrained run by its test split."
+        "The best of many trials looks better on validation than it is, because it was selected "
+        "there: its interval covers the choice of images, not the choice of the trial. Train the "
+        "best experiment, and judge the run by its results on the test split."
     )]  # fmt: skip
     if settings.trial_overrides:
         notes.append(html.note(
-            f"Only in the trials: {', '.join(settings.trial_overrides)}. The best experiment does "
-            "not contain these values.", "neutral",
+            f"Values of the trials only, which the best experiment does not contain: "
+            f"{', '.join(settings.trial_overrides)}.", "neutral",
         ))  # fmt: skip
     direction = "highest" if objective.direction == "max" else "lowest"
     return html.render_page(
@@ -102,7 +110,8 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
         verdict=html.Verdict(
             f"Best: trial {best.number}, {objective.title} {best.value:.4f}",
             [_describe(search, best) if best.point else "The unchanged experiment.",
-             f"The {direction} {objective.title} is best. {_significance(search, baseline, best)}"],
+             f"The {direction} {objective.title} is the best. "
+             f"{_significance(search, baseline, best)}"],
             "neutral",
         ),
         cards=cards,
@@ -119,26 +128,28 @@ def _best(search: Search, trials: list[Trial]) -> Trial:
 
 
 def _validation(search: Search) -> str:
+    """Return the images that trials are measured on, in words."""
     folds = search.settings.folds
     return "validation" if folds == 1 else f"{folds} folds"
 
 
 def _ranking_section(search: Search, trials: list[Trial]) -> Markup:
+    """Return the table of trials with its explanation."""
     interval = (
         "95% intervals over validation images" if search.settings.folds == 1
         else "95% intervals of the mean over folds"
     )  # fmt: skip
     return html.join(
         html.text(
-            f"Brackets: {interval}. A trial is significantly worse if its interval does not reach "
-            "that of the best trial; the others cannot be distinguished from it."
+            f"Brackets: {interval}. A trial is significantly worse than the best one if their "
+            "intervals do not overlap; the other trials cannot be distinguished from the best one."
         ),
         html.table(*_ranking(search, trials)),
     )
 
 
 def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, the best trial first."""
+    """Return the columns and rows of the table of trials, the best trial first."""
     ranked = sorted(
         (t for t in trials if t.succeeded), key=lambda t: search.objective.loss(t.value)
     )
@@ -156,11 +167,12 @@ def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[
 
 
 def _interval(trial: Trial) -> str:
+    """Return the objective of a trial and its interval as text."""
     return "{:.4f} [{:.4f}, {:.4f}]".format(*trial.interval)
 
 
 def _describe(search: Search, trial: Trial) -> str:
-    """Return in short what a trial changed."""
+    """Return the values that a trial changed, in short."""
     return ", ".join(
         f"{key.partition('.')[2] or key} {describe_value(value)}"
         for key, value in search.space.chosen(trial.point)
@@ -183,6 +195,7 @@ def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
 
 
 def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
+    """Return the figures of the objective by trial and of the learning curves."""
     name = search.objective.title
     monitor = monitor_of(search.experiment.training).title
     return html.figures([
@@ -201,6 +214,7 @@ def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
 
 
 def _parameters(search: Search, trials: list[Trial], folder: Path) -> Markup:
+    """Return figures and importance of the parameters; nothing if no trial varied them."""
     sampled = [trial for trial in trials if trial.succeeded and trial.point]
     if not sampled:
         return Markup("")
@@ -224,29 +238,24 @@ def _parameters(search: Search, trials: list[Trial], folder: Path) -> Markup:
             html.heading("Parameter importance"),
             html.table(["parameter", "importance", "standard deviation"], importance.rows),
             html.text(
-                "How much a random forest's prediction of the objective degrades if a parameter is "
-                f"shuffled (permutation importance; out-of-bag R2 {importance.r2:.2f}). With few "
-                "trials or an R2 near 0 it says little.", small=True,
+                "Permutation importance: by how much the R2 of a random forest that predicts the "
+                "objective decreases if the values of the parameter are shuffled. The out-of-bag "
+                f"R2 of the forest is {importance.r2:.2f}. With few trials or an R2 near 0 the "
+                "importance is unreliable.", small=True,
             ),
         ]  # fmt: skip
     return html.join(*parts)
 
 
 def _csv(search: Search, trials: list[Trial]) -> str:
+    """Return trials.csv, with the values of the experiment that each trial has."""
     labels = search.space.labels()
     columns = ["trial", "state", search.objective.name, "low", "high", "epochs", "seconds",
                *labels, "reason"]  # fmt: skip
     rows = []
     for t in trials:
-        values = [_value(labels[label], t.point[label]) if t.point and label in t.point else ""
-                  for label in labels]  # fmt: skip
+        values = [parameter.experiment_value(t.point[label]) if label in t.point else ""
+                  for label, parameter in labels.items()]  # fmt: skip
         rows.append([t.number, t.state, t.objective, t.low, t.high, t.epochs, t.seconds, *values,
                      t.reason])  # fmt: skip
     return csv_text(rows, columns)
-
-
-def _value(parameter: Parameter, raw: float) -> Any:
-    """Return the value that the experiment gets."""
-    if parameter.choice is not None:
-        return parameter.choice[int(raw)].value
-    return grid_value(parameter, raw)

@@ -1,7 +1,7 @@
-"""Runs the trials of a search on a Spark cluster with hyperopt's SparkTrials.
+"""Run the trials of a search on a Spark cluster with the SparkTrials of hyperopt.
 
-The search's directory and the data must be visible to every worker under the same path. Only the
-driver changes the search's state; trials leave their runs and results in the directory.
+Every worker must see the directory of the search and the data under the same path. Only the driver
+changes the state of the search; trials write their runs and results into the directory.
 """
 
 import json
@@ -30,7 +30,7 @@ from tfdetect.tuning.trial_process import exit_reason
 if TYPE_CHECKING:
     from hyperopt import SparkTrials
 
-_RECORD_SECONDS = 1.0  # between looks at the results of trials
+_RECORD_SECONDS = 1.0  # between checks for results of trials
 
 
 def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> None:
@@ -40,9 +40,9 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
 
     Args:
         search: the search.
-        budget: its limits.
+        budget: the limits of the search.
         master: the master of the cluster, such as spark://host:7077.
-        parallel: trials at once.
+        parallel: number of trials at once.
 
     Raises:
         UserError: pyspark or Java is missing, the cluster does not answer, or all trials failed.
@@ -69,9 +69,10 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
 
 
 def _claimer(search: Search, budget: Budget) -> Callable[..., list[dict]]:
-    """Return a suggest function for hyperopt, whose points are the numbers of claimed trials.
+    """Return a suggest function for hyperopt that claims trials of the search.
 
-    Their hyperparameters are proposed when they are claimed.
+    The points of hyperopt are only the numbers of the trials. Their hyperparameters are proposed
+    when the search claims them.
     """
     from hyperopt import STATUS_NEW
 
@@ -93,7 +94,7 @@ def _claimer(search: Search, budget: Budget) -> Callable[..., list[dict]]:
 
 @contextmanager
 def _recording(store: Store, trials: "SparkTrials") -> Iterator[None]:
-    """Write the results of trials into the search's state as they come."""
+    """Write the results of trials into the state of the search as soon as they are there."""
     recorded, ended = set(), threading.Event()
 
     def record_results() -> None:
@@ -120,16 +121,16 @@ def _recording(store: Store, trials: "SparkTrials") -> Iterator[None]:
 
 
 def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:
-    """Run a trial in a process of its own on a worker; return hyperopt's result.
+    """Run a trial in a process of its own on a worker; return its result as hyperopt takes it.
 
     Args:
-        folder: the folder of the search.
+        folder: the directory of the search.
         number: the number of the trial.
-        threads: the number of threads that it may use.
+        threads: the number of threads that the trial may use.
     """
     search = open_search(Path(folder))
     log, path = search.log_path(number), search.result_path(number)
-    path.unlink(missing_ok=True)  # of a process that Spark gave the trial to before
+    path.unlink(missing_ok=True)  # Spark may have given the trial to another process before
     command = [sys.executable, "-m", "tfdetect.tuning.trial", folder, str(number), "--remote"]
     with log.open("ab") as output:
         code = subprocess.run(

@@ -1,9 +1,9 @@
-"""`Store`: the durable state of a search, one SQLite file that several processes share.
+"""`Store`: the state of a search, in one SQLite file that several processes share.
 
-Tables: trials (one row each), curve (their monitored value by epoch) and work (when each process
-worked on the search). Every change is one transaction, so the state is consistent if a process is
-killed at any moment. The processes must run on one machine: a trial whose process died is taken
-over by another process.
+Its tables are trials (one row each), curve (the monitored value of each trial by epoch) and work
+(when each process worked on the search). Every change is one transaction, so that the state is
+consistent if a process is killed at any moment. The processes must run on one machine: a trial
+whose process died is continued by another process.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ create table if not exists trials (
     number integer primary key,
     state text not null,            -- running, complete, pruned or failed
     worker text not null,           -- name of the process that runs it
-    point text not null,                     -- JSON: point of the space by label; {}: unchanged
+    point text not null,            -- JSON: point of the space by label; {}: unchanged
     overrides text not null,        -- JSON: the same as overrides of the experiment
     objective real, low real, high real,
     epochs integer not null default 0,
@@ -51,16 +51,16 @@ class Trial:
     """A row of the table trials.
 
     Attributes:
-        number: from 0.
+        number: the number of the trial, from 0.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         worker: name of the process that runs it, see `process_name`.
         point: the point of the space, by label; {} for the unchanged experiment.
         overrides: the same as overrides of the experiment.
-        objective, low, high: value and interval of the objective; None until it succeeded.
+        objective, low, high: the objective and its 95% interval; None unless the trial succeeded.
         epochs: the number of epochs that were trained.
         seconds: the seconds of training.
-        started, ended: Unix times.
-        reason: the reason of a failure.
+        started, ended: Unix times in seconds; None for a trial that has not ended.
+        reason: why the trial failed, or None.
     """
 
     number: int
@@ -79,11 +79,12 @@ class Trial:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the trial ended with a value of the objective; pruned trials have one, too."""
         return self.state in (COMPLETE, PRUNED)
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """Value, low and high of the objective of a trial that succeeded."""
+        """The objective and its 95% interval, of a trial that succeeded: value, low and high."""
         assert self.objective is not None and self.low is not None and self.high is not None
         return self.objective, self.low, self.high
 
@@ -98,11 +99,11 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        number: of the trial.
+        number: the number of the trial.
         state: COMPLETE, PRUNED or FAILED.
-        objective: value, low and high; None of a failure.
+        objective: the objective and its 95% interval: value, low and high; None if it failed.
         epochs, seconds: the number of epochs and seconds of training.
-        reason: the reason of a failure.
+        reason: why the trial failed, or None.
     """
 
     number: int
@@ -114,20 +115,20 @@ class Outcome:
 
 
 class NewTrial(NamedTuple):
-    """What a new trial is to try: a point of the space, and the same as overrides."""
+    """What a new trial tries: a point of the space, and the same as overrides."""
 
     point: dict[str, float]
     overrides: list[str]
 
 
 class Store:
-    """The search's state in `search.sqlite`."""
+    """The state of a search in `search.sqlite`."""
 
     def __init__(self, folder: Path):
         """Open the state, or create it.
 
         Args:
-            folder: the folder of the search.
+            folder: the directory of the search.
 
         Raises:
             UserError: the file cannot be read.
@@ -148,7 +149,8 @@ class Store:
                 database.close()
         except sqlite3.DatabaseError as error:
             raise UserError(
-                f"The state of the search, {self._path}, cannot be used: {error}."
+                f"The state of the search, {self._path}, cannot be used: {error}. If the file is "
+                "damaged, start a new search with another --name."
             ) from error
 
     @contextlib.contextmanager
@@ -165,20 +167,23 @@ class Store:
                 raise
 
     def trials(self) -> list[Trial]:
-        """Return all trials, by number."""
+        """Return all trials, in the order of their numbers."""
         with self._connect() as database:
             return _trials(database)
 
     def trial(self, number: int) -> Trial:
-        """Return one trial."""
+        """Return the trial of a number."""
         return next(trial for trial in self.trials() if trial.number == number)
 
     def claim(self, propose: Callable[[list[Trial]], NewTrial | None]) -> Trial | None:
         """Return a trial for this process to run: one whose process died, or a new one.
 
         Args:
-            propose: called with all trials so far; returns a new one, or None if there is to be
-                none. Other processes wait meanwhile.
+            propose: called with all trials so far; returns a new one, or None to start none. Other
+                processes that claim a trial wait until it returns.
+
+        Returns:
+            The trial; None if there is none to run.
         """
         with self._transaction() as database:
             trials = _trials(database)
@@ -199,7 +204,7 @@ class Store:
             return _trials(database)[-1]
 
     def finish(self, outcome: Outcome) -> None:
-        """Record how a running trial ended; does nothing if that is recorded already."""
+        """Record how a running trial ended; do nothing if this is recorded already."""
         with self._transaction() as database:
             database.execute(
                 "update trials set state = ?, objective = ?, low = ?, high = ?, epochs = ?, "
@@ -215,7 +220,7 @@ class Store:
             database.execute("insert or replace into curve values (?, ?, ?)", row)
 
     def curves(self) -> dict[int, list[float]]:
-        """Return the monitored values of each trial by epoch."""
+        """Return the monitored values by epoch of each trial, by its number."""
         with self._connect() as database:
             query = "select trial, value from curve order by trial, epoch"
             rows = database.execute(query).fetchall()
@@ -234,7 +239,7 @@ class Store:
             )
 
     def seconds(self) -> float:
-        """Return how long at least one process worked on the search."""
+        """Return for how many seconds at least one process worked on the search."""
         with self._connect() as database:
             spans = database.execute("select began, seen from work order by began").fetchall()
         total, until = 0.0, 0.0
@@ -245,6 +250,7 @@ class Store:
 
 
 def _trials(database: sqlite3.Connection) -> list[Trial]:
+    """Return all rows of the table trials, in the order of their numbers."""
     rows = map(dict, database.execute("select * from trials order by number").fetchall())
     return [
         Trial(**{
@@ -262,7 +268,11 @@ def process_name() -> str:
 
 
 def is_alive(worker: str) -> bool:
-    """Return whether a process still runs; one on another machine counts as alive."""
+    """Return whether a process is running; one on another machine counts as running.
+
+    Args:
+        worker: the `process_name` of the process.
+    """
     host, number, started = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return True

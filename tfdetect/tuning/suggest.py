@@ -1,4 +1,4 @@
-"""Suggests the next point of a search; equal histories give equal points."""
+"""Suggest the next point of a search: the same trials and seed give the same point."""
 
 import hashlib
 import math
@@ -13,20 +13,22 @@ from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, Domain
 from tfdetect.core.choices import Algorithm
 from tfdetect.core.errors import UserError
 from tfdetect.tuning.objective import Objective
-from tfdetect.tuning.space import Parameter, Space, prefix_of
+from tfdetect.tuning.parameter import Parameter
+from tfdetect.tuning.space import Space, option_prefix
 from tfdetect.tuning.store import FAILED, RUNNING, Trial
 
-# TPE models the best GAMMA * sqrt(n) of n trials as good: 10 of 100. By hyperopt's own 0.25 these
-# are 3, too few to say where good values are (`benchmarks/search_peers.py`).
+# TPE models the best GAMMA * sqrt(n) of n trials as good: 10 of 100. With 0.25, the default of
+# hyperopt, they are 3, too few to learn where good values are (`benchmarks/search_peers.py`).
 GAMMA = 1.0
 
 
 def expression(space: Space) -> dict:
-    """Return the space as hyperopt's expression: a dict of what `Space.overrides` takes."""
+    """Return a space in the form of hyperopt, whose samples are points of the space."""
     return _expression(space.parameters, "")
 
 
 def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
+    """Return parameters in the form of hyperopt; `prefix` is the beginning of their labels."""
     found = {}
     for key, parameter in parameters.items():
         inner, label = prefix + key, _hyperopt_label(prefix + key)
@@ -35,7 +37,7 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
             found[label] = hp.quniform(label, 0, parameter.steps, 1)
         elif parameter.choice is not None:
             found[label] = hp.choice(label, [
-                _expression(option.inside, prefix_of(inner, number, option))
+                _expression(option.inside, option_prefix(inner, number, option))
                 for number, option in enumerate(parameter.choice)
             ])  # fmt: skip
         elif parameter.uniform:
@@ -46,7 +48,8 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
 
 
 def _hyperopt_label(label: str) -> str:
-    return label.replace(".", "/")  # adaptive TPE treats dots as structure
+    """Return a label without dots, in which adaptive TPE sees a structure."""
+    return label.replace(".", "/")
 
 
 def suggest(
@@ -60,8 +63,8 @@ def suggest(
         objective: the objective of the search.
         algorithm: "tpe", "random" or "atpe" (adaptive TPE) of hyperopt, or "optuna", Optuna's TPE.
         seed: the seed of the search.
-        startup_trials: how many trials are drawn at random before TPE begins.
-        trials: all so far. The algorithms know running ones too, so that parallel trials differ.
+        startup_trials: number of trials that are drawn at random before TPE begins.
+        trials: all trials so far, also the running ones, from which parallel trials should differ.
 
     Raises:
         UserError: the algorithm needs a package that is not installed.
@@ -83,7 +86,12 @@ def _suggest_with_hyperopt(
     space: Space, objective: Objective, algorithm: Algorithm, seed: int, startup_trials: int,
     trials: list[Trial],
 ) -> dict[str, float]:  # fmt: skip
-    """Return the point of the next trial; hyperopt knows the failed ones too."""
+    """Return the point of the next trial by hyperopt, whose algorithms see failed trials, too.
+
+    Args:
+        space, objective, algorithm, startup_trials, trials: see `suggest`.
+        seed: the seed of this trial.
+    """
     number = len(trials)
     domain = Domain(None, expression(space), pass_expr_memo_ctrl=False)
     history = Trials()
@@ -109,6 +117,7 @@ def _suggest_with_hyperopt(
 
 
 def _missing(algorithm: Algorithm, package: str) -> UserError:
+    """Return the error that an algorithm needs a package that is not installed."""
     return UserError(
         f"The algorithm {algorithm} needs {package}. Install it with: "
         "pip install 'tfdetect[search]'"
@@ -116,7 +125,11 @@ def _missing(algorithm: Algorithm, package: str) -> UserError:
 
 
 def _adaptive_tpe():
-    """Return adaptive TPE with seeded global random states, from which it draws."""
+    """Return the suggest function of adaptive TPE, which seeds the global random states it uses.
+
+    Raises:
+        UserError: lightgbm, which it needs, is not installed.
+    """
     try:
         import lightgbm  # noqa: F401
         from hyperopt import atpe
@@ -132,7 +145,7 @@ def _adaptive_tpe():
 
 
 def _document(trial: Trial, space: Space, objective: Objective) -> dict:
-    """Return a trial in hyperopt's format."""
+    """Return a trial in the format of hyperopt."""
     labels = {_hyperopt_label(label): (label, p) for label, p in space.labels().items()}
     result = {"status": STATUS_NEW}
     if trial.state == FAILED:

@@ -1,4 +1,4 @@
-"""Suggests the next point of a search with Optuna's TPE, which models parameters jointly."""
+"""Suggest the next point of a search with Optuna's TPE, which models parameters jointly."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tfdetect.tuning.objective import Objective
-from tfdetect.tuning.space import Parameter, Space
+from tfdetect.tuning.parameter import Parameter
+from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import RUNNING, Trial
 
 
 def suggest_with_optuna(
     space: Space, objective: Objective, seed: int, startup_trials: int, trials: list[Trial]
 ) -> dict[str, float | int]:
-    """Return the point of the next trial: see `tuning.suggest.suggest`.
+    """Return the point of the next trial; see `tuning.suggest.suggest`.
 
-    Raises:
-        ModuleNotFoundError: Optuna is not installed (when this file is imported).
+    This file cannot be imported without Optuna.
     """
     with _quiet():
         study = optuna.create_study(
@@ -41,7 +41,7 @@ def suggest_with_optuna(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Optuna's log of studies and its warnings that options are experimental."""
+    """Silence the log of Optuna and its warnings that options are experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -54,7 +54,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _OptunaDraw:
-    """Draws the values that Optuna suggests for a trial."""
+    """Draws the values that Optuna suggests for a trial; see `space.Draw`."""
 
     trial: optuna.Trial
 
@@ -71,7 +71,7 @@ class _OptunaDraw:
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
-    """Return the distribution of what `_OptunaDraw` draws."""
+    """Return the distribution from which `_OptunaDraw` draws a parameter."""
     if parameter.steps is not None:
         return IntDistribution(0, parameter.steps)
     if parameter.choice is not None:

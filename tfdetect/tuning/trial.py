@@ -1,7 +1,7 @@
-"""Runs one trial in a process of its own: `python -m tfdetect.tuning.trial FOLDER NUMBER ...`.
+"""Run one trial in a process of its own: `python -m tfdetect.tuning.trial FOLDER NUMBER ...`.
 
-A trial is an ordinary run that is evaluated on validation only, or one run per fold. The process
-ends itself when the process that started it is gone; started again, it resumes.
+A trial is an ordinary run that is evaluated on validation only, or one run for each fold. The
+process ends when the process that started it has ended; started again, it resumes the trial.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, Outcome, Trial
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices
 
-_LOCK_SECONDS = 30.0  # that a previous process of the same trial may take to end
-_PARENT_SECONDS = 0.2  # between looks at the parent process
+_LOCK_SECONDS = 30.0  # that an earlier process of the same trial may take to end
+_PARENT_SECONDS = 0.2  # between checks that the parent process is running
 
 
 def main(argv: list[str]) -> None:
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run(search: Search, args: argparse.Namespace) -> Outcome:
+    """Run the trial that the command line names."""
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
 
@@ -70,7 +71,7 @@ def _run(search: Search, args: argparse.Namespace) -> Outcome:
 
 
 def _record(search: Search, outcome: Outcome, remote: bool) -> None:
-    """Write how a trial ended into the search's state, or on another machine into a file."""
+    """Write how a trial ended into the state of the search, or on another machine into a file."""
     if remote:
         write_text(search.result_path(outcome.number), json.dumps(asdict(outcome)))
     else:
@@ -78,13 +79,13 @@ def _record(search: Search, outcome: Outcome, remote: bool) -> None:
 
 
 def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> Outcome:
-    """Train and evaluate a trial; finished folds are reused.
+    """Train and evaluate a trial; runs of finished folds are reused.
 
     Args:
         search: the search.
         trial: one of its trials.
         devices: the devices from `configure_devices`.
-        prune: whether the search's rule may stop it early.
+        prune: whether the pruning rule of the search may stop the trial early.
 
     Raises:
         UserError: the data changed since the search began, or the objective is not defined.
@@ -107,7 +108,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
         own_path = path if folds == 1 else path / f"fold-{number}"
         own_path.parent.mkdir(parents=True, exist_ok=True)
         part = catalog if folds == 1 else fold(catalog, folds, number)
-        # Only the first fold can be pruned: the curves of the others are of other data.
+        # Only the first fold can be pruned: curves of different folds cannot be compared.
         pruner = TrialPruner(search, trial.number, experiment) if prune and number == 0 else None
         command = shell_command("train", experiment=own_path / "experiment.yaml",
                                 **search.train_flags)  # fmt: skip
@@ -118,7 +119,8 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
     value, low, high = map(float, mean_of_folds(values))
     if value != value:
         raise UserError(
-            f"The objective {search.objective.name} is not defined on this validation split."
+            f"The objective {search.objective.name} is not defined on this validation split. "
+            "Choose another --objective."
         )
     _log_hyperparameters(search, trial, value)
     return Outcome(
@@ -131,7 +133,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
 
 
 class TrialPruner:
-    """Records a trial's monitored values and decides when to stop it."""
+    """Records the monitored values of a trial, and decides when to stop it early."""
 
     def __init__(self, search: Search, number: int, experiment: Experiment):
         """Prepare the pruner.
@@ -145,7 +147,7 @@ class TrialPruner:
         training = experiment.training
         self._last_epoch = sum(stage.epochs for stage in training.stages) or training.epochs
         self._direction = monitor_of(training).direction
-        # The unchanged experiment is what others are compared with: it is trained to the end.
+        # The unchanged experiment is never pruned: other trials are compared with it.
         self._exempt = number == 0 and search.settings.baseline
 
     def __call__(self, epoch: int, value: float) -> bool:
@@ -165,8 +167,18 @@ def _train_or_open(
     plan: Plan, catalog: Catalog, path: Path, devices: "Devices", pruner: TrialPruner | None,
     command: str,
 ) -> Run:  # fmt: skip
-    """Return the finished run at a path; trains it first if there is none."""
-    from tfdetect.train_run import TrainingJob, train_run
+    """Return the finished run at a path; train it first if there is none.
+
+    Args:
+        plan: the experiment and the dataset spec.
+        catalog: the images, or one fold of them.
+        path: the path of the run.
+        devices: the devices that train.
+        pruner: stops the training early; None trains to the end.
+        command: the command that the run records.
+    """
+    from tfdetect.train_run import train_run
+    from tfdetect.training.training_job import TrainingJob
 
     if path.is_dir():
         return open_run(path)
@@ -184,7 +196,7 @@ def _train_or_open(
 
 
 def _log_hyperparameters(search: Search, trial: Trial, value: float) -> None:
-    """Write a trial's parameters and objective for TensorBoard's HParams."""
+    """Write the parameters and the objective of a trial for the HParams of TensorBoard."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 

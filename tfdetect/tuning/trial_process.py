@@ -1,4 +1,4 @@
-"""`TrialProcess`: the child process of one trial, and how it ended."""
+"""`TrialProcess`: the child process that runs one trial, and how it ended."""
 
 import contextlib
 import os
@@ -15,19 +15,19 @@ from tfdetect.tuning.resources import Slot
 from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, Outcome, Trial
 
-_TERMINATION_SECONDS = 1.5  # for all trials of a search that is stopped; then they are killed
+_TERMINATION_SECONDS = 1.5  # until the trials of a stopped search are killed
 
 
 class TrialProcess:
-    """A running trial. Its output goes into the trial's log file."""
+    """A running trial; its output is written into the log file of the trial."""
 
     def __init__(self, search: Search, trial: Trial, slot: Slot):
         """Start the process.
 
         Args:
             search: the search.
-            trial: one that was claimed from its store.
-            slot: GPUs and CPU cores to use.
+            trial: a trial that was claimed from the store of the search.
+            slot: the GPUs and CPU cores of the trial.
         """
         self.trial = trial
         self._search = search
@@ -51,7 +51,7 @@ class TrialProcess:
         if code is None:
             return False
         self._file.close()
-        # A trial that was not killed has recorded its outcome itself; this does not change it.
+        # A process that was not killed has recorded the outcome itself; this does not change it.
         reason = exit_reason(code, self._log)
         self._search.store.finish(Outcome(self.trial.number, FAILED, reason=reason))
         return True
@@ -61,7 +61,7 @@ class TrialProcess:
         self._process.terminate()
 
     def end(self, until: float) -> None:
-        """Kill the process if it has not ended at that time, of the monotonic clock."""
+        """Wait for the end of the process, and kill it at a time of the monotonic clock."""
         try:
             self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -71,10 +71,11 @@ class TrialProcess:
 
 
 def end_trials(processes: Iterable[TrialProcess]) -> None:
-    """End trials, which can be resumed later.
+    """End the processes of trials, which can be resumed later.
 
-    A trial cannot end in order while it imports TensorFlow, for example. Killed, it loses what it
-    did since its last checkpoint, and leaves files that the search removes at its own end.
+    Some cannot end by themselves in time, for example while they import TensorFlow. They are
+    killed: such a trial loses what it did since its last checkpoint, and leaves files that the
+    search removes when it ends.
     """
     processes = list(processes)
     for process in processes:
@@ -85,11 +86,12 @@ def end_trials(processes: Iterable[TrialProcess]) -> None:
 
 
 def exit_reason(code: int, log: Path) -> str:
-    """Return how a process ended that recorded no outcome of its trial.
+    """Return in words how a process ended that recorded no outcome of its trial.
 
     Args:
-        code: its exit code, negative for a signal, or above 128 if it ended in order after one.
-        log: what it printed.
+        code: the exit code: negative if a signal killed the process, or 128 plus the number of the
+            signal if the process handled it.
+        log: the file with its output.
     """
     number = -code if code < 0 else code - 128
     if number in set(map(int, signal.Signals)):

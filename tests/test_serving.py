@@ -154,7 +154,7 @@ def test_copies_of_an_image_are_tried(client, served_run):
     [
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "multipart"),
         ({"json": {}}, 422, "images"),
-        ({"json": {"images": [{"data": ""}, {"data": "???"}]}}, 422, "body.images.1.data: it"),
+        ({"json": {"images": [{"data": ""}, {"data": "???"}]}}, 422, "body.images.1.data: not"),
         ({"json": {"images": [{"data": "", "more": 1}]}}, 422, "more"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
         ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 422, "3 files"),
@@ -162,7 +162,7 @@ def test_copies_of_an_image_are_tried(client, served_run):
         ({"files": [("files", ("a", bytes(2**20 + 1)))]}, 413, "1 MiB"),
         ({"files": [("files", ("a", b""))], "params": {"model": "other"}}, 404, "small"),
         ({"files": [("files", ("a", b""))], "params": {"mask": "true"}}, 422, "query.mask"),
-        ({"files": [("files", ("a", b""))], "data": {"model": "small"}}, 422, "'model' is no file"),
+        ({"files": [("files", ("a", b""))], "data": {"model": "small"}}, 422, "is not a file"),
         ({"content": b"x", "headers": {"content-type": "application/json",
                                        "content-encoding": "gzip"}}, 415, "Compressed"),
         ({"json": {}, "headers": {"origin": "http://elsewhere.example"}}, 403, "other sites"),
@@ -276,7 +276,7 @@ def test_masks_of_a_run_that_predicts_none_are_refused(client):
     answer = client.post("/v1/predict?masks=true", files=files_of(b"no image"))
     assert answer.status_code == 409
     assert answer.json()["error"] == (
-        "small predicts no masks. No other model here does. Leave masks out."
+        "small predicts no masks. No other model of this server does. Leave masks out."
     )
 
 
@@ -322,7 +322,7 @@ def test_a_file_that_ends_its_process_costs_itself_alone():
 
     found = [each.error for each in asyncio.run(go())]
     decoders.stop()
-    ended = "decoding it ended the process, or takes longer than 1 s"
+    ended = "decoding it crashed or took longer than 1 s"
     assert found == ["a", ended, "b", ended, "c"]
 
 
@@ -355,6 +355,15 @@ def test_a_run_without_an_export_is_refused(served_run, tmp_path):
     shutil.rmtree(run.path / "exports")
     with pytest.raises(UserError, match="--format onnx"):
         Service([run], ServerSettings())
+
+
+def test_runs_of_one_name_are_refused_with_what_to_do(served_run, tmp_path):
+    run, _ = served_run
+    with pytest.raises(UserError, match=f"The run {run.path} is given twice"):
+        Service([run, run], ServerSettings())
+    copy = open_run(shutil.copytree(run.path, tmp_path / run.path.name))
+    with pytest.raises(UserError, match="have the name small: .*rename one of the two folders"):
+        Service([run, copy], ServerSettings())
 
 
 def test_the_page_about_an_image(served_run):

@@ -1,4 +1,4 @@
-"""`tfdetect serve`: verdicts over HTTP, with a page for people and an interface for programs."""
+"""`tfdetect serve`: detect over HTTP, with a page for people and an interface for programs."""
 
 import socket
 import sys
@@ -17,10 +17,10 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect serve",
-        description="Serve runs over HTTP: a page at / to drop photographs on, and an interface "
-        "for programs, which /docs describes. Uploaded files are decoded in processes of their "
-        "own and are not kept. The runs need ONNX exports, which `train` writes. "
-        f"SIGTERM lets running requests finish, for at most {_GRACE} seconds.",
+        description="Serve runs over HTTP: a page at / for people, who drop images on it, and an "
+        "interface for programs, which the page /docs describes. Uploaded files are decoded in "
+        "separate processes and are not kept. The runs need ONNX exports, which 'train' writes. "
+        f"After SIGTERM or Ctrl-C, running requests have {_GRACE} seconds to finish.",
         examples=[
             ("tfdetect serve", "the detectors that come with tfdetect, at http://127.0.0.1:8000"),
             ("tfdetect serve saved_models/my_run", "a run of your own"),
@@ -29,32 +29,38 @@ def parser() -> cli.Parser:
         ],
     )  # fmt: skip
     p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=f"each {cli.RUN_HELP}. "
-                   "The first one answers where a request names none (default: the detectors of "
+                   "The first one is used for requests that name none (default: the detectors of "
                    "photographs and of altered regions that come with tfdetect)")  # fmt: skip
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
-                   help="address to listen on (default: %(default)s, this"
-                   " machine only)")  # fmt: skip
+                   help="address to listen on (default: %(default)s, which only this machine "
+                   "can reach)")  # fmt: skip
     p.add_argument("--port", type=cli.number_above(-1, True, 65_535), default=8000, metavar="N",
                    help="port to listen on; 0 for any that is free (default: "
                    "%(default)s)")  # fmt: skip
-    p.add_argument("--token", metavar="TEXT", help="token that requests must carry as "
-                   "'Authorization: Bearer TEXT'; needed for other addresses than this machine "
-                   "(default: $TFDETECT_TOKEN)")  # fmt: skip
+    p.add_argument("--token", metavar="TEXT", help="secret that requests must send in the header "
+                   "'Authorization: Bearer TEXT'; required if other machines can reach the "
+                   "address (default: $TFDETECT_TOKEN)")  # fmt: skip
     p.add_argument("--keep", type=Path, metavar="DIR", help="write uploaded files into this "
                    "folder (default: nothing is kept)")  # fmt: skip
     limits = p.add_argument_group("limits")
     for name, default, text in (
-        ("max-file-mib", 50, "largest file in MiB"),
-        ("max-pixels", 100_000_000, "largest image in pixels"),
-        ("max-files", 20, "images in one request"),
-        ("queue-size", 64, "images that may wait; further ones are answered with 429"),
-        ("batch-size", 4, "images that the detector is given at once"),
-        ("decoders", 2, "processes that decode files"),
+        ("max-file-mib", 50, "largest size of a file in MiB"),
+        ("max-pixels", 100_000_000, "largest size of an image in pixels"),
+        ("max-files", 20, "largest number of images in one request"),
+        (
+            "queue-size",
+            64,
+            "largest number of images that wait or are processed; requests with "
+            "further ones get the status 429",
+        ),
+        ("batch-size", 4, "largest number of images in a batch of the detector"),
+        ("decoders", 2, "number of processes that decode files"),
     ):
         limits.add_argument(f"--{name}", type=cli.count, default=default, metavar="N",
                             help=f"{text} (default: {default:,})")  # fmt: skip
     limits.add_argument("--timeout", type=cli.positive, default=60, metavar="SECONDS",
-                        help="time to decode a file (default: %(default)g)")  # fmt: skip
+                        help="longest time to decode a file (default: "
+                        "%(default)g)")  # fmt: skip
     return p
 
 
@@ -71,8 +77,8 @@ def main(argv: list[str]) -> None:
     token = args.token or os.environ.get("TFDETECT_TOKEN") or None  # an empty one protects nothing
     if token is None and args.host not in LOCAL:
         raise UserError(
-            f"--host {args.host} lets other machines send images. Choose a secret and give it with "
-            "--token or $TFDETECT_TOKEN."
+            f"With --host {args.host} other machines can send images, so requests need a token. "
+            "Choose a secret and give it with --token or $TFDETECT_TOKEN."
         )
     settings = validate(ServerSettings, {
         "max_file_mib": args.max_file_mib, "max_pixels": args.max_pixels,
@@ -83,7 +89,7 @@ def main(argv: list[str]) -> None:
     if args.keep is not None and not args.keep.is_dir():
         problem = "is a file" if args.keep.exists() else "does not exist"
         raise UserError(
-            f"--keep {args.keep}: a folder is needed for uploaded files; this {problem}."
+            f"--keep {args.keep}: uploaded files need an existing folder, but this {problem}."
         )
     runs = [open_run(path) for path in served_runs(args.runs)]
     import uvicorn
@@ -101,12 +107,17 @@ def main(argv: list[str]) -> None:
         app, log_config=None, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE,
     ))  # fmt: skip
-    # After the last answer it raises the signal that it was ended by; SIGTERM is no failure.
+    # After the last response it raises the signal that stopped it; SIGTERM is no failure.
     with suppress(Terminated):
         server.run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        UserError: the address is not of this machine, or the port is in use or not allowed.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
@@ -115,7 +126,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(
             f"Cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port."
         ) from error
-    # Connections inherit it; an answer's body would wait 40 ms for the client's acknowledgment.
+    # Connections inherit it. Without it, a response waits 40 ms for an acknowledgment.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 

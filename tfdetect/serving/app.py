@@ -1,4 +1,4 @@
-"""The FastAPI application: its routes, its middleware, and its answers to errors."""
+"""The FastAPI application: its routes, its middleware, and its responses to errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,13 +20,13 @@ from tfdetect.serving.service import Overloaded, Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """Return the application that answers for a service's runs."""
+    """Return the application that serves the runs of a service."""
     settings = service.settings
     backend = Backend(service, Explainers(), Metrics(service))
     app = FastAPIOffline(
         title="tfdetect", version=tfdetect.__version__, lifespan=_lifespan, redoc_url=None,
-        description="Verdicts on images: authentic, generated or altered. A probability is "
-        "evidence, not proof.",
+        description="Detects whether images are authentic, generated or altered. A verdict is a "
+        "probability: evidence, not proof.",
         exception_handlers={
             HTTPException: _http_error,
             RequestValidationError: _validation_error,
@@ -43,6 +43,7 @@ def create_app(service: Service) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the service before the first request, and stop it after the last one."""
     backend: Backend = app.state.backend
     await backend.service.start()
     yield

@@ -1,4 +1,4 @@
-"""Collects the images of several requests into batches for one detector."""
+"""`Batcher`: collects the images of several requests into batches for one detector."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,13 +11,15 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a function on batches of items that come one by one.
+    """Calls a function with batches of items that arrive one by one.
 
-    Nothing waits for others: a batch is what has come while the one before was worked on.
+    No item waits for a batch to become full: a batch is what arrived while the previous one was
+    worked on.
 
     Args:
-        run: from items to one result each; it runs in a thread of its own, a batch at a time.
-        size: items in a batch, at most.
+        run: returns the result of each item; called in a thread of its own with one batch at a
+            time.
+        size: number of items in a batch, at most.
     """
 
     def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], size: int):
@@ -27,16 +29,17 @@ class Batcher(Generic[Item, Result]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to take items; call it in the event loop."""
+        """Begin to work on items; must be called in the event loop."""
         self._task = asyncio.create_task(self._work())
 
     async def submit(self, item: Item) -> Result:
-        """Return the result of an item; raises what the function raises for its batch."""
+        """Return the result of an item; raise the error that the function raises for its batch."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         await self._queue.put((item, future))
         return await future
 
     async def _work(self) -> None:
+        """Work on batches until the task is cancelled."""
         while True:
             batch = await self._collect()
             batch = [(item, future) for item, future in batch if not future.done()]
@@ -57,14 +60,14 @@ class Batcher(Generic[Item, Result]):
                     future.set_result(result)
 
     async def _collect(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
-        """Wait for one item, and take those that are there already."""
+        """Wait for one item; return it with those that are there already."""
         batch = [await self._queue.get()]
         while len(batch) < self._size and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return batch
 
     async def stop(self) -> None:
-        """Stop taking items; what waits is given up."""
+        """Stop; items that wait get no result."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Decodes uploaded files in processes of their own, which a hostile file may end."""
+"""Decode uploaded files in separate processes, because a malicious file may end its process."""
 
 import asyncio
 import base64
@@ -32,11 +32,13 @@ MAX_MEMORY = 4 * 2**30  # bytes of address space of a decoding process
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the detector is given of one file.
+    """One file as the detector takes it.
 
     Attributes:
-        parts: see `light.onnx_predictions.image_parts`; none where the file cannot be read.
-        facts: size, format and hashes of the file, int64 [5]; see `imaging.facts`.
+        parts: the views of the image, see `light.onnx_predictions.image_parts`; None if the file
+            cannot be read.
+        facts: size, format and hashes of the file, int64 [5], see `imaging.facts`; None if it
+            cannot be read.
         error: why the file cannot be read, or None.
         frames: the number of frames or pages of the file.
     """
@@ -48,13 +50,14 @@ class Decoded:
 
 
 def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> Decoded:
-    """Decode a file.
+    """Decode a file; the result has an `error` if it cannot be read.
 
     Args:
-        data: the file.
-        run: says what the detector sees of an image.
+        data: the bytes of the file.
+        run: the detector, whose views determine what is cut out of the image.
         max_pixels: images with more pixels are refused.
-        copy: name of a re-encoding in `light.reencodings`, to be done before; none for the image.
+        copy: name of a re-encoding of `light.reencodings` that is applied to the image first; None
+            for the image itself.
     """
     try:
         image, facts = read_image(data, max_pixels)
@@ -70,18 +73,18 @@ def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> D
 def examine(
     data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int, pictures: bool = False
 ) -> dict[str, Any]:
-    """Return the evidence on a file, for JSON; see `forensics.evidence`.
+    """Return the evidence on a file as data for JSON; see `forensics.evidence`.
 
     Args:
-        data: the file.
-        run: a detector.
+        data: the bytes of the file.
+        run: the detector.
         row: its prediction of the file.
         max_pixels: images with more pixels are refused.
-        pictures: whether to add pictures of the regions that the evidence speaks of.
+        pictures: whether to add pictures of the regions that the evidence is about.
 
     Returns:
-        headline, tone, reasons, rule, lines and pictures; only `error` where the file cannot be
-        read.
+        headline, tone, reasons, rule, lines and pictures of `schemas.Evidence`; only `error` if the
+        file cannot be read.
     """
     from tfdetect.forensics.evidence import evidence
 
@@ -107,8 +110,8 @@ def png_text(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _begin() -> None:
-    """Import what decodes files, and leave the next such task to another process."""
+def _warm_up() -> None:
+    """Import what decodes files; wait, so that other processes of the pool do the same."""
     import PIL.JpegImagePlugin
     import PIL.PngImagePlugin  # noqa: F401
 
@@ -116,11 +119,16 @@ def _begin() -> None:
 
 
 def _within_limits(task: Callable[[], Result], seconds: float) -> Result:
-    """Run a task in a worker process, which ends if the task takes too long."""
+    """Run a task in a worker process, which ends if the task takes too long or too much memory.
+
+    Args:
+        task: the task.
+        seconds: time after which the process ends.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, hard))
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends the process, whatever it does
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # then SIGALRM ends the process
     try:
         return task()
     finally:
@@ -130,13 +138,13 @@ def _within_limits(task: Callable[[], Result], seconds: float) -> Result:
 class Decoders:
     """Processes that decode files for a server.
 
-    A file that ends its process, or takes longer than the limit, gets an error; the others go on
-    in new processes.
+    A file that ends its process, or takes longer than the limit, gets an error; other files are
+    decoded in new processes.
 
     Args:
         count: number of processes.
         timeout: seconds for one file.
-        function: what decodes a file.
+        function: decodes a file, see `decode`.
     """
 
     def __init__(
@@ -149,28 +157,29 @@ class Decoders:
         self._pool = process_pool(count)
 
     async def start(self) -> None:
-        """Start the processes and their imports, which no request is to wait for."""
-        futures = [self._pool.submit(_begin) for _ in range(self._count)]
-        with suppress(BrokenProcessPool):  # a signal to the whole group ended them
+        """Start the processes and import what they need, so that no request waits for it."""
+        futures = [self._pool.submit(_warm_up) for _ in range(self._count)]
+        with suppress(BrokenProcessPool):  # a signal to the whole process group ended them
             await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def decode(
         self, data: bytes, run: Run, max_pixels: int, copy: str | None = None
     ) -> Decoded:
-        """Decode a file; see `decode`. Never raises for what is in the file."""
+        """Decode a file; see `decode`. No content of a file raises an error."""
         found = await self._result(partial(self._function, data, run, max_pixels, copy))
         return Decoded(error=self._ended) if found is None else found
 
     async def examine(
         self, data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int, pictures: bool
     ) -> dict[str, Any]:
-        """Return the evidence on a file; see `examine`. Never raises for what is in the file."""
+        """Return the evidence on a file; see `examine`. No content of a file raises an error."""
         found = await self._result(partial(examine, data, run, row, max_pixels, pictures))
         return {"error": self._ended} if found is None else found
 
     @property
     def _ended(self) -> str:
-        return f"decoding it ended the process, or takes longer than {self._timeout:g} s"
+        """The error of a file that ended its process."""
+        return f"decoding it crashed or took longer than {self._timeout:g} s"
 
     async def _result(self, task: Callable[[], Result]) -> Result | None:
         """Return the result of a task, or None if it ends its process."""
@@ -181,7 +190,7 @@ class Decoders:
             if not getattr(pool, "_broken", False):
                 raise  # the request was cancelled
             self._replace(pool)
-        alone = process_pool(1)  # so that it is known which file ends its process
+        alone = process_pool(1)  # shows whether this file or another one ended the process
         try:
             return await self._run(alone, task)
         except BrokenProcessPool:
@@ -193,7 +202,7 @@ class Decoders:
         return await asyncio.wrap_future(pool.submit(_within_limits, task, self._timeout))
 
     def _replace(self, pool: ProcessPoolExecutor) -> None:
-        """Give later files new processes; those of other files in these are decoded again."""
+        """Start new processes for later files, and end those of a pool of which one ended."""
         if pool is self._pool:
             self._pool = process_pool(self._count)
         end_pool(pool)

@@ -1,4 +1,4 @@
-"""Makes the pages of single images in a process of its own, since they need TensorFlow."""
+"""Make the pages that explain single images, in a process of its own that loads TensorFlow."""
 
 import asyncio
 import tempfile
@@ -19,7 +19,7 @@ _TIMEOUT = 600  # seconds for one page
 
 
 class Explainers:
-    """One process that makes pages, one after the other; it starts with the first page."""
+    """A process that makes pages, one at a time; it is started for the first page."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
@@ -31,7 +31,11 @@ class Explainers:
         return has_tensorflow()
 
     async def explain(self, run: Run, upload: Upload) -> str:
-        """Return the HTML page about an image.
+        """Return the HTML page that explains the verdict on an image.
+
+        Args:
+            run: the detector.
+            upload: the image file.
 
         Raises:
             Overloaded: another page is being made.
@@ -39,7 +43,9 @@ class Explainers:
             ValueError: the image cannot be read.
         """
         if not self.possible:
-            raise UserError('Explanations need TensorFlow: pip install "tfdetect"')
+            raise UserError(
+                'Explanations need TensorFlow, which this server lacks: pip install "tfdetect"'
+            )
         if self._busy:
             raise Overloaded("Another explanation is being made. Try again later.", 10)
         self._busy = True
@@ -51,7 +57,10 @@ class Explainers:
             return await asyncio.wait_for(future, _TIMEOUT)
         except (BrokenProcessPool, TimeoutError) as error:
             self.stop()
-            raise UserError("The page could not be made: its process ended.") from error
+            raise UserError(
+                "The page could not be made: its process crashed, or took longer than "
+                f"{_TIMEOUT / 60:g} minutes."
+            ) from error
         finally:
             self._busy = False
 
@@ -63,7 +72,17 @@ class Explainers:
 
 
 def explanation_page(run: Run, name: str, data: bytes) -> str:
-    """Return the page about an image, in the process for pages; see `Explainers.explain`."""
+    """Return the page that explains an image; it runs in the process of `Explainers`.
+
+    Args:
+        run: the detector.
+        name: the name of the file.
+        data: the bytes of the file.
+
+    Raises:
+        UserError: the page cannot be made.
+        ValueError: the image cannot be read.
+    """
     import_tensorflow()
     from tfdetect.evaluation.predictions import CompiledDetector, predict_files
     from tfdetect.explanation.image_page import explain_files
@@ -86,4 +105,4 @@ def explanation_page(run: Run, name: str, data: bytes) -> str:
         return page.read_text(encoding="utf-8")
 
 
-_detectors: dict = {}  # of the process for pages, by the run's folder
+_detectors: dict = {}  # detectors that the process has loaded, by the folder of the run

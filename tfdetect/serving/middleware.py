@@ -1,4 +1,4 @@
-"""What every request goes through: limits, security headers, the log and the metrics."""
+"""What applies to every request: limits, security headers, the log and the metrics."""
 
 import asyncio
 import json
@@ -31,17 +31,17 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_DOCS_POLICY = (  # of /docs, whose page has a script inside
+_DOCS_POLICY = (  # for /docs, whose page contains a script
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:"
 )
-_CLIENT_LEFT = 499  # as nginx calls it: the client went away before it had sent everything
+_CLIENT_LEFT = 499  # as nginx calls it: the client disconnected before it had sent everything
 _IDLE = 60  # seconds that a client may wait between two parts of its request
 log = logging.getLogger("tfdetect.serve")
 
 
 class Metrics:
-    """The figures of /metrics, of one application."""
+    """The metrics of one application, which /metrics returns."""
 
     def __init__(self, service: Service):
         self.registry = CollectorRegistry()
@@ -51,18 +51,18 @@ class Metrics:
                                  registry=self.registry)  # fmt: skip
         self.images = Counter("tfdetect_images", "Images by result", ["model", "result"],
                               registry=self.registry)  # fmt: skip
-        waiting = Gauge("tfdetect_images_in_flight", "Images that wait or are worked on",
+        waiting = Gauge("tfdetect_images_in_flight", "Images that wait or are processed",
                         registry=self.registry)  # fmt: skip
         waiting.set_function(lambda: service.in_flight)
 
 
 class _Exchange:
-    """A request and its answer: limits what is received, and adds headers to what is sent.
+    """A request and its response: limits what is received, and adds headers to what is sent.
 
     Attributes:
-        id: the ID of the request, as its header says, or a new one.
+        id: the ID of the request, from its header X-Request-ID or a new one.
         read: number of bytes received.
-        status: the status of the answer; 0 before there is one.
+        status: the HTTP status of the response; 0 before there is one.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int):
@@ -75,6 +75,11 @@ class _Exchange:
             self._headers["Content-Security-Policy"] = _DOCS_POLICY
 
     async def receive(self) -> Message:
+        """Receive the next part of the request.
+
+        Raises:
+            HTTPException: the client waits too long, or the request is too large.
+        """
         try:
             async with asyncio.timeout(_IDLE if self._more else None):
                 message = await self._receive()
@@ -83,10 +88,11 @@ class _Exchange:
         self._more = message.get("more_body", False)
         self.read += len(message.get("body", b""))
         if self.read > self._max_body:
-            raise HTTPException(413, f"A request has at most {self._max_body} bytes.")
+            raise HTTPException(413, _too_large(self._max_body))
         return message
 
     async def send(self, message: Message) -> None:
+        """Send a part of the response, whose headers get those of `_HEADERS` that it lacks."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {key.lower() for key, _ in message["headers"]}
@@ -103,7 +109,7 @@ class Guard:
     Args:
         app: the application.
         settings: the limits.
-        metrics: where requests are counted.
+        metrics: the metrics that count the requests.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics):
@@ -121,10 +127,10 @@ class Guard:
                 await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _CLIENT_LEFT
-        except asyncio.CancelledError:  # the server waited long enough before it stops
+        except asyncio.CancelledError:  # the server stops, and has waited for this request
             if exchange.status:
                 raise
-            stops = JSONResponse({"error": "The server stops."}, 503)
+            stops = JSONResponse({"error": "The server is being stopped."}, 503)
             await stops(scope, receive, exchange.send)
         finally:
             status, seconds = exchange.status or 500, time.perf_counter() - started
@@ -137,23 +143,28 @@ class Guard:
             log.info(json.dumps(entry))
 
     def _refused(self, request: Request) -> JSONResponse | None:
-        """Return the answer to a request that is refused before it is read."""
+        """Return the response to a request that is refused before its body is read, or None."""
         if request.method != "POST":
             return None
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin is not None and origin.partition("://")[2] != host:
-            return JSONResponse({"error": "Requests from other sites are refused."}, 403)
+            return JSONResponse({"error": "Requests from pages of other sites are refused."}, 403)
         if request.headers.get("content-encoding", "identity") != "identity":
-            return JSONResponse({"error": "Compressed requests are not supported."}, 415)
+            return JSONResponse(
+                {"error": "Compressed requests are not supported. Send the body as it is."}, 415
+            )
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_body:
-            limit = self._settings.max_body
-            return JSONResponse({"error": f"A request has at most {limit} bytes."}, 413)
+            return JSONResponse({"error": _too_large(self._settings.max_body)}, 413)
         return None
 
 
+def _too_large(limit: int) -> str:
+    return f"The request is too large: at most {limit:,} bytes are allowed."
+
+
 class _JsonLines(logging.Formatter):
-    """Writes each record as one line of JSON; the server's own messages are JSON already."""
+    """Formats each record as one line of JSON; messages of the server itself are JSON already."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == log.name:
@@ -166,7 +177,7 @@ class _JsonLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Write the log of the server and of its libraries to stderr, one JSON object a line."""
+    """Write the log of the server and of its libraries to stderr, one JSON object per line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.getLogger().handlers = [handler]

@@ -1,4 +1,4 @@
-"""The npm packages that a web export contains: pinned, checked, and cut to the files it needs."""
+"""The npm packages of a web export: pinned versions, checked by hash, and the files it needs."""
 
 import base64
 import hashlib
@@ -16,13 +16,13 @@ from tfdetect.core.files import write_bytes
 
 @dataclass(frozen=True)
 class Package:
-    """A package at one version.
+    """One version of an npm package.
 
     Attributes:
-        name: in the npm registry.
-        version: pinned.
+        name: the name in the npm registry.
+        version: the pinned version.
         integrity: SHA-512 of its archive in base64, as the registry states it.
-        license: SPDX identifier.
+        license: SPDX identifier of the license.
         files: the files that a web export contains.
         licenses: files with the texts of its licenses.
         holder: the holder of the copyright, where the package has no file with the text of its
@@ -82,31 +82,42 @@ def archives(folder: Path | None) -> dict[Package, Path]:
     """Return the archive of each package, checked against its pinned hash.
 
     Args:
-        folder: the folder that contains the archives, as `npm pack` names them; by default they are
-            fetched by npm, once, into the cache.
+        folder: the folder that contains the archives, as `npm pack` names them; by default npm
+            downloads them into the cache, once.
 
     Raises:
-        UserError: one is missing, cannot be fetched, or is not the pinned one.
+        UserError: an archive is missing, cannot be downloaded, or has another hash.
     """
     return {package: _archive(package, folder) for package in PACKAGES}
 
 
 def _archive(package: Package, folder: Path | None) -> Path:
-    if folder is not None:
-        path = folder / package.archive
-        if not path.is_file():
-            raise UserError(f"{path} does not exist. Get it with: {_commands()}")
-        _check(package, path)
-        return path
-    path = cache_dir() / "npm" / package.archive
-    if path.is_file():
-        _check(package, path)
-        return path
+    """Return the checked archive of one package; see `archives`."""
+    path = (folder or cache_dir() / "npm") / package.archive
+    if not path.is_file():
+        if folder is not None:
+            raise UserError(f"{path} does not exist. Get it with: {_command()}")
+        _download(package, path)
+    _check(package, path)
+    return path
+
+
+def _download(package: Package, path: Path) -> None:
+    """Download the archive of a package with npm, and check it.
+
+    Args:
+        package: the package.
+        path: the file to write.
+
+    Raises:
+        UserError: npm is not installed, the download fails, or the archive has another hash.
+    """
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "The packages of a web export are fetched by npm, which is not installed. Get them "
-            f"on a machine that has it with: {_commands()} Then name the folder: --npm-packages DIR"
+            "The packages of a web export are downloaded by npm, which is not installed. Get them "
+            "on a machine that has npm, and name their folder with --npm-packages DIR. The "
+            f"command there: {_command()}"
         )
     with tempfile.TemporaryDirectory() as temporary:
         command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts"]
@@ -114,27 +125,33 @@ def _archive(package: Package, folder: Path | None) -> Path:
         fetched = Path(temporary, package.archive)
         if result.returncode or not fetched.is_file():
             reason = (result.stderr.strip().splitlines() or ["it wrote no file"])[0][:200]
-            raise UserError(f"npm could not fetch {package.name} {package.version}: {reason}")
+            raise UserError(f"npm could not download {package.name} {package.version}: {reason}")
         _check(package, fetched)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, fetched.read_bytes())
-    return path
 
 
-def _commands() -> str:
-    return f"npm pack {' '.join(f'{p.name}@{p.version}' for p in PACKAGES)}."
+def _command() -> str:
+    """Return the command that downloads all packages."""
+    return f"npm pack {' '.join(f'{p.name}@{p.version}' for p in PACKAGES)}"
 
 
 def _check(package: Package, path: Path) -> None:
+    """Check the hash of an archive.
+
+    Raises:
+        UserError: it is not that of the package.
+    """
     found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
     if found != package.integrity:
         raise UserError(
-            f"{path} is not {package.name} {package.version}: its SHA-512 differs. Remove the file."
+            f"{path} is not {package.name} {package.version}: its SHA-512 differs. Remove the file "
+            "and run the command again."
         )
 
 
 def contents(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the content of some files of an archive whose hash was checked, by name."""
+    """Return the contents of some files of an archive whose hash was checked, by name."""
     with tarfile.open(archive) as tar:
         found = {}
         for name in names:

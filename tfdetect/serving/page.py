@@ -1,4 +1,4 @@
-"""The page of the server and of web exports: one template, whose texts are in one file."""
+"""The page of the server and of web exports, from templates and a file with all texts."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @cache
 def texts(language: str = "en") -> Json:
-    """Return the texts of the page in a language; their file is `texts/<language>.json`."""
+    """Return the texts of the page in a language, from `texts/<language>.json`."""
     file = FOLDER / "texts" / f"{language}.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -30,11 +30,12 @@ def render(
     """Return the HTML of a page.
 
     Args:
-        template: file in `templates/`.
+        template: name of a file in `templates/`.
         runs: the runs that give verdicts, the default one first.
-        data: what the page's script is given beside texts and models; see `static/page.js`.
-        variables: the variables of the template: `files`, where the page's files are, `private`,
-            what happens to an image, and the template's own.
+        data: data for the script of the page besides texts and models; see `static/page.js`.
+        language: language of the texts.
+        variables: variables of the template: `files`, the address of the files of the page,
+            `private`, a sentence on what happens to an image, and others of this template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER / "templates"), autoescape=True,
@@ -50,7 +51,7 @@ def render(
 
 
 def _model(run: Run, words: Json) -> Json:
-    """Return what the page says about a run."""
+    """Return what the page and its script need of a run."""
     page, about = words["page"], words["about"]
     classes = page["or"].join([", ".join(run.class_names[:-1]), run.class_names[-1]])
     question = page["answers_masks" if run.predicts_masks else "answers"]

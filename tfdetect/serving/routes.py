@@ -51,29 +51,42 @@ Chosen = Annotated[ModelQuery, Query()]
 
 
 async def _check_token(request: Request, backend: Shared) -> None:
+    """Check that a request has the token of the server, if there is one.
+
+    Raises:
+        HTTPException: it has another one or none.
+    """
     token = backend.service.settings.token
     if token is None:
         return
     given = request.headers.get("authorization", "")
     if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        raise HTTPException(401, "The token is missing or wrong.", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(
+            401, "The token is missing or wrong. Send the header Authorization: Bearer TOKEN.",
+            {"WWW-Authenticate": "Bearer"},
+        )  # fmt: skip
 
 
 def _model_name(backend: Backend, model: str | None) -> str:
+    """Return the name of the run that a request asks for, by default the first one.
+
+    Raises:
+        HTTPException: the server has no such run.
+    """
     service = backend.service
     if model is None:
         return service.default
     if model not in service.detectors:
         known = ", ".join(service.detectors)
-        raise HTTPException(404, f"There is no model {printable(model)!r}. There is: {known}")
+        raise HTTPException(404, f"There is no model {printable(model)!r}. Available: {known}.")
     return model
 
 
 def api_routes(max_files: int) -> APIRouter:
-    """Return the routes that need the token, if there is one.
+    """Return the routes for which a token is needed, if the server has one.
 
     Args:
-        max_files: images in one request, at most; for OpenAPI.
+        max_files: number of images in one request, at most; for the OpenAPI description.
     """
     router = APIRouter(dependencies=[Depends(_check_token)])
     images, image = request_body(max_files), request_body(1)
@@ -105,7 +118,7 @@ async def predict(
         those = [name for name, run in runs.items() if run.predicts_masks]
         instead = (
             f"Use ?model={those[0]}, or leave masks out." if those
-            else "No other model here does. Leave masks out."
+            else "No other model of this server does. Leave masks out."
         )  # fmt: skip
         raise HTTPException(409, f"{model} predicts no masks. {instead}")
     uploads = await read_uploads(request, backend.service.settings, keep=True)
@@ -119,9 +132,9 @@ async def predict(
 async def evidence(
     request: Request, backend: Shared, query: Annotated[EvidenceQuery, Query()]
 ) -> dict[str, Any]:
-    """Return what else is known of each image: metadata, JPEG history, copied regions.
+    """Return other evidence on each image: metadata, JPEG history, copied regions.
 
-    Each finding says how often it is wrong. It takes seconds for a large photograph.
+    Each finding states how often such findings are wrong. A large photograph takes seconds.
     """
     model = _model_name(backend, query.model)
     uploads = await read_uploads(request, backend.service.settings)
@@ -130,7 +143,7 @@ async def evidence(
 
 
 async def stability(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
-    """Say how the verdict on one image survives re-encoding, resizing and cropping.
+    """Return whether the verdict on one image survives re-encoding, resizing and cropping.
 
     The analysis is repeated on copies that look the same to a person.
     """
@@ -140,9 +153,16 @@ async def stability(request: Request, backend: Shared, query: Chosen) -> dict[st
 
 
 async def _one_upload(request: Request, backend: Backend) -> Upload:
+    """Return the file of a request.
+
+    Raises:
+        HTTPException: the request is malformed or too large, or has several files.
+    """
     uploads = await read_uploads(request, backend.service.settings)
     if len(uploads) != 1:
-        raise HTTPException(422, "This is about one image; send one file.")
+        raise HTTPException(
+            422, f"This address takes one image in a request. Received: {len(uploads)}."
+        )
     return uploads[0]
 
 
@@ -160,7 +180,7 @@ async def explain(request: Request, backend: Shared, query: Chosen) -> Response:
 
 
 def models(backend: Shared) -> list[ModelInfo]:
-    """List the models; the first one is the default."""
+    """Return all models; the first one is the default."""
     return [ModelInfo.of(detector.run) for detector in backend.service.detectors.values()]
 
 
@@ -169,21 +189,21 @@ public_routes = APIRouter()
 
 @public_routes.get("/healthz")
 def healthy() -> dict[str, str]:
-    """Say that the process runs."""
+    """Return that the server is running."""
     return {"status": "ok"}
 
 
 @public_routes.get("/readyz", responses={503: PROBLEMS[503]})
 def ready(backend: Shared) -> dict[str, str]:
-    """Say whether images are answered."""
+    """Return that the server is ready for images; 503 if it is not."""
     if not backend.service.ready:
-        raise HTTPException(503, "The server starts or stops.")
+        raise HTTPException(503, "The server is starting or stopping.")
     return {"status": "ready"}
 
 
 @public_routes.get("/metrics", response_class=Response)
 def read_metrics(backend: Shared) -> Response:
-    """Return figures for Prometheus."""
+    """Return the metrics of the server in the format of Prometheus."""
     return Response(generate_latest(backend.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""The requests and answers of the server, and what OpenAPI says about them."""
+"""The requests and responses of the server, with their descriptions for OpenAPI."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -10,31 +10,31 @@ from tfdetect.core.text import printable
 
 
 class ModelQuery(BaseModel):
-    """What the address of a request may say."""
+    """Query parameters of a request."""
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = Field(None, description="name of the run; by default the first one")
 
 
 class PredictQuery(ModelQuery):
-    """What the address of a request for verdicts may say."""
+    """Query parameters of a request for verdicts."""
 
     masks: bool = Field(False, description="add `mask_png`: P(altered) of each pixel as a gray PNG "
                         "in base64, from models that predict masks")  # fmt: skip
 
 
 class EvidenceQuery(ModelQuery):
-    """What the address of a request for evidence may say."""
+    """Query parameters of a request for evidence."""
 
     pictures: bool = Field(False, description="add `pictures` of the regions that the evidence "
-                           "speaks of")  # fmt: skip
+                           "is about")  # fmt: skip
 
 
 class ImageData(BaseModel):
     """One image of a JSON request."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str = Field("image", max_length=1000, description="what to call it in the answer")
+    name: str = Field("image", max_length=1000, description="name of the image in the response")
     data: str = Field(description="the file's bytes in base64", json_schema_extra={
         "contentEncoding": "base64",
         "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
@@ -53,10 +53,11 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     path: str = Field(description="name of the file as it was sent")
-    p_fake: float | None = Field(description="calibrated probability that it is fake; null where "
-                                 "`error` is set")  # fmt: skip
-    verdict: str | None = Field(description="name of the class")
-    inconclusive: bool | None = Field(description="whether p_fake is in the abstention band")
+    p_fake: float | None = Field(description="calibrated probability that the image is fake; null "
+                                 "where `error` is set")  # fmt: skip
+    verdict: str | None = Field(description="name of the class of the image")
+    inconclusive: bool | None = Field(description="whether p_fake is in the abstention band, where "
+                                      "the detector is wrong too often")  # fmt: skip
     error: str | None = Field(description="why the file could not be read, or null")
 
 
@@ -74,35 +75,36 @@ class EvidenceLine(BaseModel):
     title: str
     finding: str = Field(description="what was found, in sentences")
     reliability: str = Field(description="how often such a finding is wrong, in sentences")
-    says: str = Field(description="what it speaks for: generated, altered, edited, camera, "
+    says: str = Field(description="what the finding supports: generated, altered, edited, camera, "
                       "authentic or nothing")  # fmt: skip
 
 
 class EvidencePicture(BaseModel):
-    """The image with regions marked that a piece of evidence speaks of."""
+    """A picture of the image in which the regions of a piece of evidence are marked."""
 
     title: str
-    alt: str = Field(description="what it shows, in words")
-    caption: str = Field(description="how to read it, may be empty")
-    png: str = Field(description="a PNG file in base64, of at most 1,024 pixels each side")
+    alt: str = Field(description="what the picture shows, in words")
+    caption: str = Field(description="how to read the picture; may be empty")
+    png: str = Field(description="a PNG file in base64; width and height are at most 1,024 pixels")
 
 
 class Evidence(BaseModel):
-    """What is known of one image."""
+    """The evidence on one image."""
 
     path: str = Field(description="name of the file as it was sent")
     headline: str | None = Field(None, description="the result in a few words")
     tone: str | None = Field(None, description="good, caution or bad")
-    reasons: list[str] = Field([], description="sentences that say what it follows from")
-    rule: str | None = Field(None, description="the rule that the headline follows")
+    reasons: list[str] = Field([], description="the reasons for the headline, in sentences")
+    rule: str | None = Field(None, description="the rule by which the headline follows from them")
     lines: list[EvidenceLine] = []
-    pictures: list[EvidencePicture] = Field([], description="where `pictures` asked for them, and "
-                                            "there are such regions")  # fmt: skip
+    pictures: list[EvidencePicture] = Field([], description="pictures of the regions that the "
+                                            "evidence is about, if `pictures` is true in the "
+                                            "query")  # fmt: skip
     error: str | None = Field(None, description="why the file could not be examined, or null")
 
 
 class EvidenceList(BaseModel):
-    """What is known of the images of a request, in order."""
+    """The evidence on the images of a request, in order."""
 
     model: str
     evidence: list[Evidence]
@@ -111,8 +113,9 @@ class EvidenceList(BaseModel):
 class Copy(BaseModel):
     """The verdict on a re-encoded copy of an image."""
 
-    name: str = Field(description="kind and strength, as evaluate --degrade takes them")
-    words: str = Field(description="the same in words")
+    name: str = Field(description="kind and strength of the re-encoding, as --degrade of evaluate "
+                      "takes them")  # fmt: skip
+    words: str = Field(description="the re-encoding in words")
     p_fake: float
     verdict: str
     inconclusive: bool
@@ -123,27 +126,31 @@ class Stability(BaseModel):
 
     model: str
     path: str = Field(description="name of the file as it was sent")
-    sentence: str | None = Field(None, description="how many copies keep the verdict")
+    sentence: str | None = Field(None, description="for how many copies the verdict stays the "
+                                 "same, in a sentence")  # fmt: skip
     copies: list[Copy] = []
     error: str | None = Field(None, description="why the file could not be read, or null")
 
 
 class ModelInfo(BaseModel):
-    """A run that answers."""
+    """A model of the server, which is a run."""
 
     name: str
     class_names: list[str] = Field(description="in label order; the first one is authentic")
-    predicts_masks: bool
-    threshold: float
-    mask_threshold: float | None = Field(description="P(fake) from which a mask is not empty")
-    prior: float | None
-    image_size: list[list[int]] = Field(description="height and width that the detector sees")
-    dataset: str
-    operating_points: dict[str, float] = Field(description="thresholds by name")
+    predicts_masks: bool = Field(description="whether it marks altered regions")
+    threshold: float = Field(description="P(fake) from which the verdict is fake")
+    mask_threshold: float | None = Field(description="P(fake) from which a mask is not empty; null "
+                                         "if it predicts no masks")  # fmt: skip
+    prior: float | None = Field(description="fraction of fakes among all images that P(fake) "
+                                "assumes; null if it assumes none")  # fmt: skip
+    image_size: list[list[int]] = Field(description="height and width in pixels of the images "
+                                        "that the detector takes, for each view")  # fmt: skip
+    dataset: str = Field(description="name of the dataset that it was trained on")
+    operating_points: dict[str, float] = Field(description="other thresholds of P(fake), by name")
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Return what is said of a run."""
+        """Return the description of a run."""
         return cls(
             name=run.name,
             class_names=list(run.class_names),
@@ -158,9 +165,9 @@ class ModelInfo(BaseModel):
 
 
 class Problem(BaseModel):
-    """What was wrong with a request."""
+    """The response to a request that fails."""
 
-    error: str
+    error: str = Field(description="what was wrong with the request")
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -168,14 +175,15 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "The request is malformed.", 401: "The token is missing or wrong.",
         404: "There is no such model.", 408: "The client sent nothing for too long.",
-        409: "Masks are asked of a model that predicts none.",
+        409: "Masks are requested from a model that predicts none.",
         413: "The request or a file is too large.",
-        415: "The content type or encoding is not supported.", 422: "A parameter is wrong.",
+        415: "The content type or encoding is not supported.",
+        422: "A parameter or a part of the body is wrong.",
         429: "Too many images wait; try again after the seconds in Retry-After.",
-        503: "The server starts or stops, or lacks what is needed.",
+        503: "The server is starting or stopping, or cannot do this.",
     }.items()
 }  # fmt: skip
-PROBLEMS_AS_JSON: dict[int | str, dict[str, Any]] = {  # of routes that answer in another format
+PROBLEMS_AS_JSON: dict[int | str, dict[str, Any]] = {  # for routes that respond in another format
     code: {"description": problem["description"], "content": {
         "application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}
     }}
@@ -184,7 +192,11 @@ PROBLEMS_AS_JSON: dict[int | str, dict[str, Any]] = {  # of routes that answer i
 
 
 def request_body(max_files: int) -> dict[str, Any]:
-    """Return what OpenAPI says about the body of a request with images."""
+    """Return the OpenAPI description of the body of a request with images.
+
+    Args:
+        max_files: number of images in one request, at most.
+    """
     # Without references, which OpenAPI resolves elsewhere than pydantic.
     images = PredictRequest.model_json_schema()
     del images["$defs"]
@@ -201,6 +213,11 @@ def request_body(max_files: int) -> dict[str, Any]:
 
 
 def first_problem(errors: Sequence[Any], *start: str) -> str:
-    """Return the first of pydantic's errors in words; `start` says what was validated."""
+    """Return the first of the errors of pydantic in words.
+
+    Args:
+        errors: the errors, at least one.
+        start: the position of what was validated, such as "body".
+    """
     where = ".".join(str(part) for part in (*start, *errors[0]["loc"]))
     return printable(f"{where}: {errors[0]['msg']}")

@@ -1,4 +1,4 @@
-"""What the server allows: limits on requests, files and waiting."""
+"""`ServerSettings`: limits on requests, files and waiting, and the token."""
 
 from pathlib import Path
 
@@ -10,18 +10,19 @@ MEBIBYTE = 2**20
 
 
 class ServerSettings(Document):
-    """Limits of the server.
+    """Settings of the server.
 
     Attributes:
-        max_file_mib: largest image file in MiB.
-        max_pixels: largest image in pixels.
-        max_files: images in one request.
-        queue_size: images that wait or are being worked on; further ones are answered with 429.
-        batch_size: images that the detector is given at once, at most.
-        timeout_s: seconds after which an image is given up.
-        decoders: processes that decode files.
-        token: the token that requests must carry; none for no check.
-        keep: folder that uploaded files are written into; none to keep nothing.
+        max_file_mib: size of an image file in MiB, at most.
+        max_pixels: number of pixels of an image, at most.
+        max_files: number of images in one request, at most.
+        queue_size: number of images that wait or are processed, at most; requests with further ones
+            get the status 429.
+        batch_size: number of images in a batch of the detector, at most.
+        timeout_s: seconds for decoding a file, at most.
+        decoders: number of processes that decode files.
+        token: the token that requests need; None if they need none.
+        keep: the folder into which uploaded files are written; None to keep no file.
     """
 
     max_file_mib: int = Field(50, ge=1)
@@ -36,5 +37,5 @@ class ServerSettings(Document):
 
     @property
     def max_body(self) -> int:
-        """Largest request in bytes: all its files, and a tenth for their wrapping."""
+        """Size of a request in bytes, at most: base64 makes files a third larger."""
         return int(self.max_files * self.max_file_mib * MEBIBYTE * 1.4)

@@ -1,10 +1,11 @@
-"""The detectors of a server: uploads go through decoding, a bounded queue and batches."""
+"""`Service`: the detectors of a server, with decoding, a bounded queue and batches."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,11 @@ class Upload:
 
 
 class Overloaded(Exception):
-    """Too much work waits; the client may try again later.
+    """The server has too much to do; the client can try again later.
 
     Args:
-        text: what waits.
-        retry_after_s: seconds after which it may be worthwhile.
+        text: the message for the client.
+        retry_after_s: seconds after which the client should try again.
     """
 
     def __init__(self, text: str, retry_after_s: int):
@@ -50,20 +51,18 @@ class Overloaded(Exception):
 
 
 class Service:
-    """The runs that a server answers for.
+    """The runs that a server offers.
 
     Args:
-        runs: runs with ONNX exports, and with different names.
-        settings: limits.
+        runs: runs with ONNX exports and different names; the first one is the default.
+        settings: the limits.
 
     Raises:
-        UserError: a run has no ONNX export, or two have the same name.
+        UserError: a run has no ONNX export or is given twice, or two runs have the same name.
     """
 
     def __init__(self, runs: Sequence[Run], settings: ServerSettings):
-        names = [run.name for run in runs]
-        if len(set(names)) < len(names):
-            raise UserError(f"Two runs have the same name: {', '.join(sorted(names))}.")
+        _check_names(runs)
         self.settings = settings
         self.detectors = {run.name: LightDetector(run) for run in runs}
         self.decoders = Decoders(settings.decoders, settings.timeout_s)
@@ -75,7 +74,7 @@ class Service:
         }
 
     async def start(self) -> None:
-        """Start the decoding processes, and run each detector once."""
+        """Start the decoding processes, and call each detector once, so that no request waits."""
         await self.decoders.start()
         for name, detector in self.detectors.items():
             self._batchers[name].start()
@@ -85,7 +84,7 @@ class Service:
         self.ready = True
 
     async def stop(self) -> None:
-        """Stop; the web server has waited for the requests that were running."""
+        """Stop; the web server has waited for running requests before."""
         self.ready = False
         for batcher in self._batchers.values():
             await batcher.stop()
@@ -93,13 +92,21 @@ class Service:
 
     @property
     def default(self) -> str:
-        """Name of the run that answers where a request names none: the first one."""
+        """Name of the run for requests that name none: the first one."""
         return next(iter(self.detectors))
 
     async def predict(
         self, name: str, uploads: Sequence[Upload], masks: bool = False
     ) -> list[dict[str, Any]]:
-        """Return one row per image, in order; a file that cannot be read has an `error`.
+        """Return the predictions of images, in order; a file that cannot be read has an `error`.
+
+        Args:
+            name: the name of the run.
+            uploads: the image files.
+            masks: whether to add `mask_png`, if the run predicts masks.
+
+        Returns:
+            One dictionary for each image, as `schemas.Prediction` describes it.
 
         Raises:
             Overloaded: too many images wait already.
@@ -114,8 +121,8 @@ class Service:
 
         Args:
             name: the name of the run.
-            uploads: the files.
-            pictures: whether to add pictures of the regions that the evidence speaks of.
+            uploads: the image files.
+            pictures: whether to add pictures of the regions that the evidence is about.
 
         Raises:
             Overloaded: too many images wait already.
@@ -126,6 +133,10 @@ class Service:
     async def reencode(self, name: str, upload: Upload) -> dict[str, Any]:
         """Return the verdicts on re-encoded copies of an image; see `schemas.Stability`.
 
+        Args:
+            name: the name of the run.
+            upload: the image file.
+
         Raises:
             Overloaded: too many images wait already.
         """
@@ -134,7 +145,7 @@ class Service:
             if row["error"] is not None:
                 return {"path": upload.name, "error": row["error"]}
             found = {}
-            for copy in COPIES:  # one after the other, since each may be large
+            for copy in COPIES:  # one at a time, because each may be large
                 found[copy] = await self._predict(name, upload, False, copy)
         rows = {copy: each for copy, each in found.items() if each["error"] is None}
         scores = {copy: each["p_fake"] for copy, each in rows.items()}
@@ -151,9 +162,16 @@ class Service:
 
     @contextmanager
     def _room(self, count: int) -> Iterator[None]:
-        """Count images that are worked on; see `predict`."""
+        """Count images as in flight while they are processed.
+
+        Raises:
+            Overloaded: with them, more images would be in flight than the queue holds.
+        """
         if self.in_flight + count > self.settings.queue_size:
-            raise Overloaded(f"{self.in_flight} images wait already. Try again later.", 1)
+            raise Overloaded(
+                f"The queue has room for {self.settings.queue_size} images, and {self.in_flight} "
+                "wait already. Try again later.", 1,
+            )  # fmt: skip
         self.in_flight += count
         try:
             yield
@@ -163,6 +181,7 @@ class Service:
     async def _predict(
         self, name: str, upload: Upload, masks: bool, copy: str | None = None
     ) -> dict[str, Any]:
+        """Return the prediction of one image, or of a re-encoded copy of it."""
         run = self.detectors[name].run
         decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels, copy)
         row = await self._batchers[name].submit(decoded)
@@ -172,6 +191,7 @@ class Service:
         return {"path": upload.name, **row}
 
     async def _examine(self, name: str, upload: Upload, pictures: bool) -> dict[str, Any]:
+        """Return the evidence on one image."""
         row = await self._predict(name, upload, False)
         if row["error"] is not None:
             return {"path": upload.name, "error": row["error"]}
@@ -180,8 +200,28 @@ class Service:
         return {"path": upload.name, "error": None, **found}
 
 
+def _check_names(runs: Sequence[Run]) -> None:
+    """Check that runs have different names, by which requests choose one.
+
+    Raises:
+        UserError: a run is given twice, or two runs have the same name.
+    """
+    paths: dict[str, Path] = {}
+    for run in runs:
+        path, other = run.path.resolve(), paths.get(run.name)
+        if other == path:
+            raise UserError(f"The run {run.path} is given twice. Give each run once.")
+        if other is not None:
+            raise UserError(
+                f"Two different runs have the name {run.name}: {other} and {path}. Requests choose "
+                "a run by its name, which is that of its folder: rename one of the two folders, or "
+                "give a copy with another name."
+            )
+        paths[run.name] = path
+
+
 def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str, Any]]:
-    """Return the rows of decoded files, with the predicted mask or None as `mask`."""
+    """Return the predictions of decoded files; `mask` is the predicted mask, or None."""
     run, found = detector.run, {}
     columns = PredictionColumns(
         run, len(batch), run.predicts_masks, on_mask=lambda mask: found.update({mask.index: mask})
@@ -206,5 +246,5 @@ def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str
 
 
 def _png(mask: np.ndarray) -> str:
-    """Return P(altered) as a gray PNG in base64, 255 for 1."""
+    """Return a mask, P(altered) from 0 to 1, as a gray PNG file in base64."""
     return png_text(Image.fromarray(np.rint(mask * 255).astype(np.uint8)))

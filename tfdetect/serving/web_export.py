@@ -1,9 +1,11 @@
-"""Writes a folder with a page that analyzes images in the browser, on any static web host."""
+"""Write a folder with a page that analyzes images in the browser, for any static web host."""
 
 import base64
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.serving.npm import Package, archives, contents
 from tfdetect.serving.page import FOLDER, render, texts
 
-MAX_PIXELS = 64_000_000  # that a decoder compiled to WebAssembly has the memory for
-LARGE_FILE = 8 * 2**20  # bytes, after which a decoder gives its memory back
+MAX_PIXELS = 64_000_000  # of an image; decoders in WebAssembly have no memory for more
+LARGE_FILE = 8 * 2**20  # bytes; after a larger file the decoder is restarted to free its memory
 TIMEOUT = 60  # seconds for decoding a file
-MARK = "detector.json"  # in the subfolder model: by it a folder is known as a web export
+MARK = "detector.json"  # file in the subfolder model by which a folder is recognized as web export
 
-_POLICY = (  # no connection to anything but the host, whatever a script does
+_POLICY = (  # no script can connect to anything but the host
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
     "form-action 'none'"
@@ -49,22 +51,23 @@ CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
 
 def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
-    """Write a folder that analyzes images in the browser.
+    """Write a folder with a page that analyzes images in the browser.
 
-    It has a page, the run's detector in ONNX, ONNX Runtime and image decoders in WebAssembly, and
-    their licenses. It needs no network beyond its host, and no setting of the host.
+    The folder contains the page, the detector as ONNX, ONNX Runtime and image decoders in
+    WebAssembly, and their licenses. The page needs no network besides its host, and no settings of
+    the host.
 
     Args:
-        run: with an ONNX export.
-        folder: to write; an earlier web export in it is replaced.
-        npm_packages: folder with the archives of the packages; see `npm.archives`.
+        run: a run with an ONNX export.
+        folder: the folder to write; an earlier web export in it is replaced.
+        npm_packages: folder with the archives of the npm packages; see `npm.archives`.
 
     Returns:
         The page, `folder/index.html`.
 
     Raises:
-        UserError: the run has no ONNX export, a package is missing, or the folder is none that
-            may be replaced.
+        UserError: the run has no ONNX export, a package is missing, or the folder contains other
+            files.
     """
     detector = LightDetector(run)
     if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
@@ -72,28 +75,12 @@ def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
     check_writable(folder)
     packages = archives(npm_packages)
     with staged(folder) as new:
-        for package, archive in packages.items():
-            for name, data in contents(archive, package.files).items():
-                # Some hosts do not know the extension .mjs and send a type that browsers refuse.
-                target = (new / "npm" / package.name / name).with_suffix(
-                    ".js" if name.endswith(".mjs") else Path(name).suffix
-                )
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
+        _write_packages(packages, new / "npm")
         (new / "LICENSES.txt").write_text(_licenses(packages), encoding="utf-8")
         shutil.copytree(FOLDER / "web", new / "app")
         for name in ("page.js", "style.css"):
             shutil.copy(FOLDER / "static" / name, new / "app" / name)
-        (new / "model").mkdir()
-        shutil.copy(detector.path, new / "model" / "detector.onnx")
-        for file in detector.shared_files:  # hosts know .bin
-            shutil.copy(file, new / "model" / f"{file.name}.bin")
-        settings = _settings(detector)
-        (new / "model" / MARK).write_text(json.dumps(settings), encoding="utf-8")
-        if run.info.domain is not None:
-            distance = FeatureDistance.load(run.path, run.info.domain.rest)
-            table = np.concatenate([distance.mean[None], distance.components])
-            (new / "model" / "domain.bin").write_bytes(table.astype("<f4").tobytes())
+        _write_model(detector, new / "model")
         loaded = sum(
             p.stat().st_size for p in new.rglob("*") if p.suffix in (".wasm", ".onnx", ".bin")
         )
@@ -107,13 +94,48 @@ def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
     return folder / "index.html"
 
 
+def _write_packages(packages: Mapping[Package, Path], folder: Path) -> None:
+    """Write the files of npm packages into a folder with a subfolder for each package.
+
+    Args:
+        packages: the archive of each package.
+        folder: the folder; it does not exist.
+    """
+    for package, archive in packages.items():
+        for name, data in contents(archive, package.files).items():
+            target = folder / package.name / name
+            if target.suffix == ".mjs":  # some hosts send it with a type that browsers refuse
+                target = target.with_suffix(".js")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+
+def _write_model(detector: LightDetector, folder: Path) -> None:
+    """Write a detector, its settings and what it knows of its training images into a folder.
+
+    Args:
+        detector: the detector.
+        folder: the folder; it does not exist.
+    """
+    run = detector.run
+    folder.mkdir()
+    shutil.copy(detector.path, folder / "detector.onnx")
+    for file in detector.shared_files:
+        shutil.copy(file, folder / f"{file.name}.bin")  # all hosts know the extension .bin
+    (folder / MARK).write_text(json.dumps(_settings(detector)), encoding="utf-8")
+    if run.info.domain is not None:
+        distance = FeatureDistance.load(run.path, run.info.domain.rest)
+        table = np.concatenate([distance.mean[None], distance.components])
+        (folder / "domain.bin").write_bytes(table.astype("<f4").tobytes())
+
+
 def _replaceable(folder: Path) -> bool:
     """Return whether a folder is empty or a web export."""
     return (folder / "model" / MARK).is_file() or not any(folder.iterdir())
 
 
 def _settings(detector: LightDetector) -> dict[str, Any]:
-    """Return what `web/detector.js` is given about a run."""
+    """Return the settings of a detector for `web/detector.js`."""
     run = detector.run
     calibration, domain = run.calibration, run.info.domain
     return {
@@ -139,16 +161,20 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
 
 
 def words_by_probability(run: Run) -> dict[str, Any]:
-    """Return the words of every verdict, so that the page has no sentences of its own for them.
+    """Return the words of all verdicts in a table, so that the page needs no sentences of its own.
 
-    They depend on the probability in steps: in numbers of images in a hundred where the run is
-    calibrated, and in thousandths where it is not; and on the side of one half where it lies.
+    The words depend on the probability only by its step: in percent if the run is calibrated, else
+    in thousandths; and on whether it is below one half.
+
+    Args:
+        run: the run.
 
     Returns:
-        steps: number of steps.
-        texts: sentences.
-        table: by "verdict/inconclusive/unlike" for each step the headline, the tone and the lines
-            as numbers of sentences; the step of one half comes twice, first from below.
+        steps: number of steps from 0 to 1.
+        texts: the sentences.
+        table: rows by "verdict/inconclusive/unlike", the latter two true or false; a row for each
+            step. A row has the indices in `texts` of the headline, the tone and the lines. The
+            step of one half has two rows, first for a probability just below it.
     """
     calibrated = run.info.calibration is not None and run.info.prior is not None
     steps, found, table = 100 if calibrated else 1000, dict[str, int](), {}
@@ -156,20 +182,18 @@ def words_by_probability(run: Run) -> dict[str, Any]:
     below[-1] = np.nextafter(0.5, 0)
     if calibrated:
         below[0], above[-1] = 0.004, 0.996
-    for verdict in run.class_names:
-        for inconclusive in (False, True):
-            for unlike in (False, True):
-                rows = []
-                for p in (*below, *above):
-                    row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive}
-                    headline, lines, tone = verdict_words(run, row, unlike)
-                    rows.append([found.setdefault(t, len(found)) for t in (headline, tone, *lines)])
-                table[f"{verdict}/{json.dumps(inconclusive)}/{json.dumps(unlike)}"] = rows
+    for verdict, inconclusive, unlike in product(run.class_names, (False, True), (False, True)):
+        rows = []
+        for p in (*below, *above):
+            row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive}
+            headline, lines, tone = verdict_words(run, row, unlike)
+            rows.append([found.setdefault(t, len(found)) for t in (headline, tone, *lines)])
+        table[f"{verdict}/{json.dumps(inconclusive)}/{json.dumps(unlike)}"] = rows
     return {"steps": steps, "texts": list(found), "table": table}
 
 
 def _licenses(packages: dict[Package, Path]) -> str:
-    """Return the licenses of everything in the folder."""
+    """Return the licenses of everything in a web export."""
     parts = [
         f"tfdetect {tfdetect.__version__}: MIT\n\n{_MIT.format(holder='The tfdetect authors')}"
     ]

@@ -474,7 +474,7 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     for message in ("fitting and comparing ", "measuring the inference cost ", "exporting "):
         assert f"\n{message}" in f"\n{captured.err}", message
     printed = " ".join(captured.out.split())
-    assert "Members have the temperature and the threshold that fit validation best" in printed
+    assert "every detector has the threshold that is best on validation" in printed
     assert [v.size for v in run.views] == [(24, 24), (32, 32), (16, 16)]
     assert [v.crops for v in run.views] == [1, 1, 5]
     detector = load_detector(run)
@@ -489,7 +489,7 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     assert found["masks"] == {"predicted_by": [], "weights": {}}
     page = (run.path / "fusion.html").read_text()
     assert "No member predicts masks" in page
-    assert "the best member (of the lowest log-loss on validation)" in page
+    assert "the best member (lowest log-loss on validation)" in page
     members = found["splits"]["validation"]["all"]["members"]
     losses = {name: each["log_loss"]["value"] for name, each in members.items()}
     assert found["best_member"] == min(losses, key=losses.get)

@@ -1,1 +1,1 @@
-"""Fuses trained runs into one detector and measures what the fusion gains."""
+"""Fuse trained runs into one detector, and measure what the fusion gains."""

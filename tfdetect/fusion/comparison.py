@@ -1,4 +1,4 @@
-"""Measures members and fusions on the same images, and what the chosen fusion gains."""
+"""Measure members and fusions on the same images, and what the chosen fusion gains."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +16,7 @@ from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import MemberScores
 
 METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
-_PRIOR = 0.5  # fraction of fakes that fused P(fake) assumes, as `MemberScores.weights` are balanced
+_PRIOR = 0.5  # fraction of fakes that P(fake) assumes: `MemberScores.weights` balance the classes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Predicted:
 
     Attributes:
         members, fusions: logits by name, float [n].
-        scores: the scores of the same images.
+        scores: the scores of the members for these images.
     """
 
     members: dict[str, np.ndarray]
@@ -38,10 +38,10 @@ class Comparison:
     """Members and fusions side by side.
 
     Attributes:
-        splits: predictions by split.
+        splits: the predictions by split.
         chosen: name of the fusion that becomes the detector.
         cross_fitted: whether each validation image was scored by fusions that were fitted without
-            its group; otherwise the validation figures of fusions are optimistic.
+            its group. If not, the validation figures of fusions are optimistic.
     """
 
     splits: dict[str, Predicted]
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def last_split(self) -> str:
-        """ "test", or "validation" if there are no test images."""
+        """The split "test", or "validation" if there are no test images."""
         return "test" if "test" in self.splits else "validation"
 
 
@@ -60,8 +60,8 @@ def compare_fusions(
     """Apply fusions to every split; validation is cross-fitted if there are enough groups.
 
     Args:
-        scores: by split, with "validation".
-        fusions: fitted on all of validation, by name, with "mean" among them.
+        scores: the scores of the members by split, with "validation" among them.
+        fusions: fusions by name that were fitted on all of validation, with "mean" among them.
         names: the names of the members.
         chosen: name of the fusion that becomes the detector.
     """
@@ -81,7 +81,7 @@ def compare_fusions(
 
 
 def measure_comparison(comparison: Comparison) -> FusionsCompared:
-    """Return the metrics of members and fusions, gains and similarity."""
+    """Return the metrics of members and fusions, the gains and the similarity of the members."""
     thresholds = _thresholds(comparison.splits["validation"])
     splits = {name: _by_dataset(each, thresholds) for name, each in comparison.splits.items()}
     members, chosen = splits["validation"]["all"]["members"], comparison.chosen
@@ -106,15 +106,16 @@ def measure_comparison(comparison: Comparison) -> FusionsCompared:
 
 
 def _thresholds(validation: Predicted) -> Thresholds:
+    """Return the thresholds of P(fake) with the best balanced accuracy on validation."""
     fake = validation.scores.fake
 
-    def of(found: dict[str, np.ndarray]) -> dict[str, float]:
+    def choose(logits_by_name: dict[str, np.ndarray]) -> dict[str, float]:
         return {
             name: choose_threshold("balanced", operating_points(expit(logits), fake))
-            for name, logits in found.items()
+            for name, logits in logits_by_name.items()
         }
 
-    return {"members": of(validation.members), "fusions": of(validation.fusions)}
+    return {"members": choose(validation.members), "fusions": choose(validation.fusions)}
 
 
 def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, FusionPart]:
@@ -124,20 +125,21 @@ def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, Fusio
     if len(names := np.unique(datasets)) > 1:
         parts |= {str(name): datasets == name for name in names}
 
-    def of(
-        logits: dict[str, np.ndarray], own: dict[str, float], rows: np.ndarray
+    def measure(
+        logits_by_name: dict[str, np.ndarray], threshold_by_name: dict[str, float], rows: np.ndarray
     ) -> dict[str, Metrics]:
         return {
             name: binary_intervals(
-                fake[rows], expit(each[rows]), own[name], _PRIOR, ranks=each[rows],
+                fake[rows], expit(logits[rows]), threshold_by_name[name], _PRIOR,
+                ranks=logits[rows],
             )
-            for name, each in logits.items()
+            for name, logits in logits_by_name.items()
         }  # fmt: skip
 
     return {
         part: {
-            "members": of(predicted.members, thresholds["members"], rows),
-            "fusions": of(predicted.fusions, thresholds["fusions"], rows),
+            "members": measure(predicted.members, thresholds["members"], rows),
+            "fusions": measure(predicted.fusions, thresholds["fusions"], rows),
         }
         for part, rows in parts.items()
     }
@@ -146,9 +148,12 @@ def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, Fusio
 def _gains(
     fake: np.ndarray, fused: tuple[np.ndarray, float], member: tuple[np.ndarray, float]
 ) -> Metrics:
-    """Return the fusion's metrics minus the member's, with paired bootstrap intervals.
+    """Return the metrics of a fusion minus those of a member, with paired bootstrap intervals.
 
-    Both are given as logits and the threshold of their P(fake).
+    Args:
+        fake: bool [n].
+        fused: logits of the fusion, float [n], and the threshold of its P(fake).
+        member: the same of the member.
     """
     (a, a_threshold), (b, b_threshold) = fused, member
     return difference(
@@ -158,7 +163,12 @@ def _gains(
 
 
 def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[MemberPair]:
-    """Return correlation and common errors of each pair of members."""
+    """Return the correlation and the common errors of each pair of members.
+
+    Args:
+        predicted: the predictions for one split.
+        thresholds: the thresholds of P(fake) by member.
+    """
     verdicts = {
         name: is_fake(expit(logits), thresholds[name]) for name, logits in predicted.members.items()
     }

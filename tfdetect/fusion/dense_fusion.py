@@ -1,7 +1,7 @@
-"""The fusion `dense`: one dense unit on the members' P(fake), trained by gradient descent.
+"""The fusion `dense`: one dense unit on the P(fake) of the members, trained by gradient descent.
 
-The unit is often trained on the members' training images; here it is trained on validation images,
-so that members that overfit their training images get no more weight than they deserve.
+Elsewhere such units are often trained on the training images of the members. Here it is trained on
+validation images, so that members that overfit their training images do not get a large weight.
 """
 
 import keras
@@ -16,22 +16,22 @@ EARLY_STOPPING_PATIENCE = 3
 
 
 def fit_dense(p: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Train a dense unit with Adam; plateau schedule and early stopping watch the training loss.
+    """Train a dense unit with Adam, whose schedule and early stopping follow the training loss.
 
     Args:
-        p: the members' P(fake), float [n, M].
+        p: P(fake) of the M members, float [n, M].
         fake: bool [n].
         weights: the weights of the images, float [n].
 
     Returns:
-        Kernel [M] and bias of the fused logit.
+        Kernel, float64 [M], and bias of the fused logit.
     """
     unit = keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=0))
     model = keras.Sequential([keras.Input((p.shape[1],)), unit])
     model.compile(
         keras.optimizers.Adam(LEARNING_RATE),
         keras.losses.BinaryCrossentropy(from_logits=True),
-        steps_per_execution=32,  # a step is shorter than the call of one
+        steps_per_execution=32,  # a step takes less time than the call of one
     )
     examples = (p.astype(np.float32), fake.astype(np.float32)[:, None], weights.astype(np.float32))
     stream = tf.data.Dataset.from_tensor_slices(examples).shuffle(len(p), seed=0).batch(BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""Fine-tunes a whole fused detector on the images that its members were trained on."""
+"""Fine-tune a whole fused detector on the training split."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ def fine_tune(
     settings: FusionSettings,
     log: console.Log,
 ) -> None:
-    """Train all layers but batch normalization, whose statistics stay, with AdamW.
+    """Train all layers of a fused detector except batch normalization, with AdamW.
 
-    Images are mirrored at random, and every dataset counts the same. The state with the smallest
-    validation log-loss is kept, which may be the one before the first epoch.
+    Images are mirrored at random, and every dataset has the same weight. The weights of the epoch
+    with the smallest validation log-loss are kept, or those from before the first epoch.
 
     Args:
-        fused: a detector without masks; the weights of its model change.
+        fused: a detector without masks; the weights of its model are changed.
         catalog: the dataset.
         settings: epochs, learning rate and batch size.
         log: called with each message.
@@ -50,7 +50,7 @@ def fine_tune(
     weights = tf.constant(_weights(rows), tf.float32)
     labels = tf.constant(rows["label"].to_numpy(), tf.float32)
     rng = np.random.default_rng(0)
-    # Unreadable images are left out, so that Keras cannot know the number of batches.
+    # Keras does not know the number of batches, because unreadable images are left out.
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     best = _validation_loss(detector, views, catalog, batch_size)
     best_weights = detector.get_weights()
@@ -78,12 +78,15 @@ def fine_tune(
 
 
 def _model_input(image: tf.Tensor, mirrored: tf.Tensor, single: bool) -> tf.Tensor:
-    """Return windows [B, crops, H, W, 3] as the detector takes them, some mirrored.
+    """Return the windows of images as the detector takes them, some of them mirrored.
 
     Args:
-        image: the windows of one view.
+        image: the windows of one view, uint8 [B, crops, H, W, 3].
         mirrored: whether to mirror each image, bool [B].
-        single: whether this is the only view; the detector then takes one window.
+        single: whether this is the only view; then the detector takes one window.
+
+    Returns:
+        float32 [B, H, W, 3] for one window, else [B, crops, H, W, 3], values 0 to 255.
     """
     image = tf.cast(image, tf.float32)
     image = tf.where(mirrored[:, None, None, None, None], image[:, :, :, ::-1], image)
@@ -91,7 +94,7 @@ def _model_input(image: tf.Tensor, mirrored: tf.Tensor, single: bool) -> tf.Tens
 
 
 def _weights(rows: pa.Table) -> np.ndarray:
-    """Return weights of images that balance datasets and classes."""
+    """Return weights of images, float [n], that balance datasets and their classes."""
     return balanced_weights(
         rows["label"].to_numpy() > 0, np.array(rows["dataset"].to_pylist(), object)
     )

@@ -1,4 +1,4 @@
-"""Fuses runs into one detector: score images, fit fusions, compare them, write a run."""
+"""Fuse runs into one detector: score images, fit fusions, compare them, write a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
 from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
 from tfdetect.fusion.fusion_report import worse_than_best_member, write_report
-from tfdetect.fusion.fusion_results import FusionResult
+from tfdetect.fusion.fusion_results import FusedNetwork, FusionResult
 from tfdetect.fusion.fusions import FUSIONS, Fusion, FusionSettings, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
@@ -25,8 +25,8 @@ from tfdetect.fusion.network import FusionNetwork
 from tfdetect.fusion.score_members import score_members
 from tfdetect.fusion.scores import MemberScores
 
-_MAX_GATED_MEMBERS = 4  # a gate of more takes long; it is fitted only if it is asked for
-_DENSE_IMAGES = 10_000  # below, ten epochs of the dense unit are too few steps
+_MAX_GATED_MEMBERS = 4  # with more, a gate takes long and is fitted only if it is chosen
+_MIN_DENSE_IMAGES = 10_000  # with fewer, ten epochs of the dense unit are too few steps
 
 
 def fuse(
@@ -41,13 +41,16 @@ def fuse(
 
     Args:
         members: the runs.
-        settings: how.
+        settings: how they are fused.
         spec, catalog: the dataset; fusions are fitted on its validation split.
         path: directory of the new run.
         log: called with each message.
 
     Returns:
-        The run; the comparison is its fusion.json and fusion.html.
+        The run; fusion.json and fusion.html in it contain the comparison.
+
+    Raises:
+        UserError: no image of a split can be read.
     """
     # 1. Score the images with all members; fit fusions of the scores, and compare them.
     chosen = settings.fusion
@@ -59,7 +62,7 @@ def fuse(
     comparison = compare_fusions(scores, fusions, members.names, chosen)
     if not comparison.cross_fitted:
         log(
-            "The validation images are of too few groups for cross-fitting; the fusions are "
+            "There are too few groups of validation images for cross-fitting. The fusions are "
             "measured on the images that they were fitted on, so their validation figures are "
             "optimistic."
         )
@@ -76,24 +79,13 @@ def fuse(
         )
 
     # 3. Write the run and the comparison.
-    kept = fused.members
-    worse = worse_than_best_member(measured)
     log("measuring the inference cost of the members and of the fused detector")
-    known = _known_images(members, scores, catalog)
-    warnings = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
+    worse, known = worse_than_best_member(measured), _known_images(members, scores, catalog)
+    warnings = _warnings(members, settings, spec, catalog, fused.members, comparison.cross_fitted)
     values: FusionResult = {
         **measured,
         "dataset": spec.name,
-        "inference_cost": measure_inference_cost(
-            members, network.parameters, fused.model, kept.views
-        ),
-        "shared_backbones": [
-            [members.names[one], members.names[other]] for one, other in network.shared_backbones
-        ],
-        "masks": {
-            "predicted_by": [members.names[index] for index in members.mask_members],
-            "weights": {name: round(weight, 6) for name, weight in fused.mask_weights.items()},
-        },
+        **_describe_network(members, network, fused),
         "warnings": [*([worse] if worse else []), *known, *warnings],
     }
     return write_fused_run(
@@ -103,7 +95,7 @@ def fuse(
 
 
 def _known_images(members: Members, scores: dict[str, MemberScores], catalog: Catalog) -> list[str]:
-    """Return which images the members know from their training, as warnings."""
+    """Return warnings of images that the members know from their training."""
     runs = dict(zip(members.names, members.runs))
     hashes = {split: found.copy_hashes for split, found in scores.items()}
     return [
@@ -114,17 +106,41 @@ def _known_images(members: Members, scores: dict[str, MemberScores], catalog: Ca
     ]
 
 
+def _describe_network(
+    members: Members, network: FusionNetwork, fused: FusedDetector
+) -> FusedNetwork:
+    """Return the cost of members and fused detector, and what the members share.
+
+    Args:
+        members: all members.
+        network: their network.
+        fused: the fused detector.
+    """
+    return {
+        "inference_cost": measure_inference_cost(
+            members, network.parameters, fused.model, fused.members.views
+        ),
+        "shared_backbones": [
+            [members.names[one], members.names[other]] for one, other in network.shared_backbones
+        ],
+        "masks": {
+            "predicted_by": [members.names[index] for index in members.mask_members],
+            "weights": {name: round(weight, 6) for name, weight in fused.mask_weights.items()},
+        },
+    }
+
+
 def _is_cheap(name: str, members: Members) -> bool:
-    """Return whether a fusion that was not asked for is fitted for comparison."""
+    """Return whether a fusion that was not chosen is fitted for comparison."""
     if name == "gated":
         return len(members.runs) <= _MAX_GATED_MEMBERS
     return name != "dense"  # trained by gradient descent, six times with cross-fitting
 
 
 def _scores_differ(fused: FusedDetector, settings: FusionSettings) -> bool:
-    """Return whether the detector's scores are others than those that the fusion was fitted on.
+    """Return whether the scores of the detector differ from those that the fusion was fitted on.
 
-    So they are after fine-tuning, and where detectors of masks read whole images in tiles.
+    They differ after fine-tuning, and if members that predict masks read whole images in tiles.
     """
     tiles = fused.mask_weights and any(cuts_windows(v.policy) for v in fused.members.views)
     return bool(settings.epochs or tiles)
@@ -133,12 +149,12 @@ def _scores_differ(fused: FusedDetector, settings: FusionSettings) -> bool:
 def _cross_fitting(
     fused: FusedDetector, members: Members, scores: MemberScores, crossed: np.ndarray
 ) -> CrossFitting:
-    """Return by how much the logits change without an image's group in the fit.
+    """Return by how much the logit of each image changes if its group is left out of the fit.
 
     Args:
-        fused: the detector, perhaps of fewer members.
+        fused: the detector; members with a weight close to 0 may have been removed.
         members: all members.
-        scores: those of all members for the images that the fusion was fitted on.
+        scores: the scores of all members for the images that the fusion was fitted on.
         crossed: the cross-fitted logits of these images, float [n].
     """
     kept = [members.names.index(name) for name in fused.members.names]
@@ -154,7 +170,15 @@ def _warnings(
     kept: Members,
     cross_fitted: bool,
 ) -> list[str]:
-    """Return what limits the comparison; `kept` are the members that the fused detector has."""
+    """Return warnings of what limits the comparison.
+
+    Args:
+        members: all members.
+        settings: how they were fused.
+        spec, catalog: the dataset.
+        kept: the members of the fused detector.
+        cross_fitted: see `Comparison`.
+    """
     warnings = []
     datasets = {each.name for each in spec.datasets}
     selected = [
@@ -163,38 +187,41 @@ def _warnings(
     if selected:
         warnings.append(
             f"The best epochs of {', '.join(selected)} were selected on this validation split, so "
-            "its figures are optimistic, and the weights may slightly favor these members."
+            "its figures are optimistic, and the fusion may give these members too much weight."
         )
     if members.mask_members and any(cuts_windows(v.policy) for v in members.views):
         warnings.append(
             "Members read whole images in tiles, but the weights and these tables are based on "
-            "the central windows; report.html has the figures for whole images, which are not "
-            "cross-fitted."
+            "the central window of each image; report.html has the figures for whole images, which "
+            "are not cross-fitted."
         )
     if removed := [name for name in members.names if name not in kept.names]:
-        warnings.append(f"Removed because their weight is close to 0: {', '.join(removed)}.")
+        warnings.append(
+            f"Members removed because their weight is close to 0: {', '.join(removed)}."
+        )
     if settings.fusion == "fisher":
         warnings.append(
             "Fisher's method is meant for kinds of fakes that this validation split lacks. These "
-            "tables show what it costs here, but not what it gains there: evaluate the run on such "
-            "a dataset."
+            "tables show what it loses on known kinds, but not what it gains on others: evaluate "
+            "the run on a dataset with other kinds of fakes."
         )
-    if settings.fusion == "dense" and catalog.split("validation").num_rows < _DENSE_IMAGES:
+    if settings.fusion == "dense" and catalog.split("validation").num_rows < _MIN_DENSE_IMAGES:
         warnings.append(
-            f"The dense unit was trained for 10 epochs from random weights. With "
-            f"fewer than {_DENSE_IMAGES:,} validation images it does not converge; the fusion "
-            "stacked is the exact optimum."
+            "The dense unit was trained for 10 epochs from random weights. With fewer than "
+            f"{_MIN_DENSE_IMAGES:,} validation images it does not converge. Use --fusion stacked, "
+            "whose weights are the optimum."
         )
     if settings.epochs:
         warnings.append(
-            f"The tables show the ensemble before it was fine-tuned for {settings.epochs} epochs; "
-            "report.html has the figures of the fine-tuned run. Fine-tuning is not cross-fitted: "
-            "its validation figures, thresholds and calibration are optimistic."
+            "The tables show the ensemble before it was fine-tuned "
+            f"({counted(settings.epochs, 'epoch')}); report.html has the figures after it. "
+            "Fine-tuning is not cross-fitted: validation figures, thresholds and calibration of "
+            "the fine-tuned run are optimistic."
         )
     if not cross_fitted:
         warnings.append(
-            "The validation images are of too few groups for cross-fitting: the validation figures "
-            "of the fusions are optimistic, as they were fitted on the same images."
+            "There are too few groups of validation images for cross-fitting: the fusions were "
+            "fitted on the same images, so their validation figures are optimistic."
         )
     return warnings
 
@@ -202,7 +229,15 @@ def _warnings(
 def _build(
     members: Members, network: FusionNetwork, fusion: Fusion, name: str, masks: bool
 ) -> FusedDetector:
-    """Build the fused detector without members whose weight is close to 0."""
+    """Build the fused detector, without members whose weight is close to 0.
+
+    Args:
+        members: all members.
+        network: their network.
+        fusion: the fusion of all members.
+        name: the name of the model.
+        masks: whether to fuse predicted masks.
+    """
     used = fusion.used_members
     if 2 <= used.sum() < len(used):
         paths = [run.path for run, keep in zip(members.runs, used) if keep]
@@ -211,10 +246,10 @@ def _build(
             fusion, temperatures=fusion.temperatures[used], weights=fusion.weights[used]
         )
         network = FusionNetwork(members, masks)
-    of_masks = network.mask_weights(fusion, members.view_index)
+    mask_weights = network.mask_weights(fusion, members.view_index)
     return FusedDetector(
         members,
         fusion,
         network.fused_model(fusion, name, members.view_index),
-        {members.names[index]: weight for index, weight in of_masks.items()},
+        {members.names[index]: weight for index, weight in mask_weights.items()},
     )

@@ -1,4 +1,4 @@
-"""Writes a fused detector as a run: model, SavedModel, predictions, metrics and reports."""
+"""Write a fused detector as a run: model, exports, predictions, metrics and reports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ from tfdetect.models.saving import load_detector, write_model
 
 @dataclass(frozen=True)
 class FusedDetector:
-    """A detector that was fused of runs.
+    """A detector that was fused from runs.
 
     Attributes:
         members: the runs.
-        fusion: of these members.
-        model: from images to the fused logits and masks.
-        mask_weights: the weight of each member's mask in the fused one, by the member's name;
-            empty where no masks are fused.
-        cross_fitting: how the scores of validation images change without their groups in the fit
-            of the fusion; None where that is not known.
+        fusion: the fusion of these members.
+        model: a model from images to the fused logits and masks.
+        mask_weights: the weight of the mask of each member in the fused mask, by name; empty if no
+            masks are fused.
+        cross_fitting: by how much the logit of each validation image changes if its group is left
+            out of the fit; None if that is not known.
     """
 
     members: Members
@@ -61,15 +61,15 @@ def write_fused_run(
     log: console.Log,
     warnings: Sequence[str] = (),
 ) -> Run:
-    """Write the run, calibrated and evaluated; a failure leaves nothing behind.
+    """Write a fused detector as a run, calibrated and evaluated; a failure leaves no files.
 
     Args:
         path: directory of the run.
         fused: the detector.
-        spec, catalog: the dataset that it was fitted on.
-        write_report: called with the run's directory, to write the report on the fusion.
+        spec, catalog: the dataset that the fusion was fitted on.
+        write_report: called with the directory of the run; writes the report on the fusion.
         log: called with each message.
-        warnings: about the dataset, besides its own.
+        warnings: warnings about the dataset, besides those of the catalog.
     """
     members, fusion = fused.members, fused.fusion
     dataset = dataset_info(spec, catalog, training_images_of(members.runs), warnings)
@@ -82,7 +82,7 @@ def write_fused_run(
         if fused.cross_fitting is not None:
             fused.cross_fitting.save(folder)
         if known := [table for table in hashes if table is not None]:
-            TrainingHashes.union(known).save(folder)  # the evaluation adds this dataset's
+            TrainingHashes.union(known).save(folder)  # the evaluation adds those of this dataset
         run = Run(
             folder,
             RunInfo(
@@ -117,7 +117,7 @@ def write_fused_run(
 
 
 def training_images_of(runs: list[Run]) -> TrainingImages:
-    """Return what all members were trained on; empty if one of them does not say."""
+    """Return what is known of the training images of all runs; nothing if one lacks this."""
     every = [run.info.dataset.training_images for run in runs]
     known = [images for images in every if images is not None]
     if len(known) < len(every):

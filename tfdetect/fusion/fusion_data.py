@@ -1,4 +1,4 @@
-"""Finds the dataset on which an ensemble is fitted."""
+"""Find the dataset on which an ensemble is fitted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +24,15 @@ def find_fusion_data(
     log: console.Log,
     progress: bool,
 ) -> tuple[DatasetSpec, Catalog]:
-    """Return a dataset, by default the union of all that the members were trained on.
+    """Return a dataset, by default the union of all datasets that the members were trained on.
 
     Args:
         members: the runs.
-        dataset: as `--dataset` takes it; None for the members' training datasets.
+        dataset: the dataset as `--dataset` takes it; None for those of the members.
         data_dir: directory that contains it.
         authentic: the authentic class of a folder without a spec.
-        log: called with what is going to be read, before anything is downloaded, and with what
-            was found.
+        log: called with the names of the datasets, before anything is downloaded, and with what was
+            found.
         progress: whether to show progress.
 
     Raises:
@@ -58,8 +58,8 @@ def find_fusion_data(
     if len(classes) != len(members.class_names):
         raise UserError(
             f"The members have the classes {', '.join(members.class_names)}, but the dataset "
-            f"{plan.spec.name} has {', '.join(classes)}. A fusion is fitted on images of the "
-            "classes of the member that has most: give such a --dataset."
+            f"{plan.spec.name} has {', '.join(classes)}. A fusion is fitted on as many classes as "
+            "the member with the most classes has: choose such a --dataset."
         )
     catalog = read_data(plan.spec, roots_of(plan), progress, log)
     fake = catalog.split("validation")["label"].to_numpy() > 0
@@ -73,10 +73,15 @@ def find_fusion_data(
 
 
 def _training_dataset(run: Run) -> str:
-    """Return the dataset of a run as `--dataset` takes it."""
+    """Return the dataset of a run as `--dataset` takes it.
+
+    Raises:
+        UserError: the run does not record its dataset.
+    """
     name = run.experiment().data.dataset
     if name is None or not (run.path / "dataset.yaml").is_file():
         raise UserError(
-            f"The run {run.name} does not say which dataset it was trained on. Give --dataset."
+            f"The run {run.name} does not record the dataset that it was trained on. Choose one "
+            "with --dataset."
         )
     return name

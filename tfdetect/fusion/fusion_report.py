@@ -1,4 +1,4 @@
-"""Writes the report of a fusion: fusion.json, fusion.html and a table for the terminal."""
+"""Write the report of a fusion: fusion.json, fusion.html and tables for the terminal."""
 
 import textwrap
 from pathlib import Path
@@ -19,7 +19,7 @@ from tfdetect.fusion.fusion_results import FILE, FusionPart, FusionResult, Fusio
 
 _LOWER_IS_BETTER = ("log_loss", "ece")
 _GAIN_COLUMNS = ["split", "metric", "difference", "result"]
-_BEST = "the best member (of the lowest log-loss on validation)"
+_BEST = "the best member (lowest log-loss on validation)"
 _COST_COLUMNS = ["network", "parameters", "images per second"]
 
 
@@ -29,7 +29,7 @@ def write_report(folder: Path, values: FusionResult, comparison: Comparison) -> 
     Args:
         folder: the folder of the run.
         values: the content of fusion.json.
-        comparison: the predictions that were measured.
+        comparison: the predictions that were measured, for the figure.
     """
     write_json(folder / FILE, values)
     (folder / "figures").mkdir(exist_ok=True)
@@ -37,7 +37,7 @@ def write_report(folder: Path, values: FusionResult, comparison: Comparison) -> 
 
 
 def format_comparison(values: FusionResult) -> str:
-    """Return the tables that matter most as text for the terminal: test, gains and cost."""
+    """Return the tables that matter most as text for the terminal: results on test, gains, cost."""
     split = _last_split(values)
     blocks = [
         console.format_table(
@@ -49,13 +49,14 @@ def format_comparison(values: FusionResult) -> str:
     blocks.append(textwrap.fill(mask_sentence(values), 100))
     blocks.append(console.format_table(
         _gain_rows(values), _GAIN_COLUMNS,
-        title=f"{values['fusion']} minus {values['best_member']}, {_BEST}",
+        title=f"{values['fusion']} fusion minus {values['best_member']}, {_BEST}",
     ))  # fmt: skip
     blocks.append(console.format_table(_cost_rows(values), _COST_COLUMNS, title="Inference cost"))
     return "\n\n".join(blocks)
 
 
 def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
+    """Return fusion.html; see `write_report`."""
     split, name = _last_split(values), values["fusion"]
     optimistic = "" if values["cross_fitted"] else " (optimistic)"
     sections = []
@@ -87,14 +88,14 @@ def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
 
 
 def _verdict(values: FusionResult, split: str) -> html.Verdict:
-    """Return whether the fusion detects fakes, and is better than the best member by log-loss."""
+    """Return whether the fusion detects fakes and has a lower log-loss than the best member."""
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
     auc = _compared(values, split)[0]["auc"]
     if auc["low"] is not None and auc["low"] <= 0.5:
         return html.Verdict(
             "The fusion does not separate fakes from authentic images",
-            f"Its AUC on {split} is {format_interval(auc)}, and 0.5 is chance. Train better "
-            "members first.", "bad",
+            f"Its AUC on {split} is {format_interval(auc)}; chance is 0.5. Train better members "
+            "first.", "bad",
         )  # fmt: skip
     if gain["value"] is None:
         return html.Verdict("The gain of the fusion could not be measured", "", "neutral")
@@ -112,6 +113,7 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
 
 
 def _cards(values: FusionResult, split: str) -> list[html.Card]:
+    """Return the cards at the top of the page: metrics of the fusion on a split, and its cost."""
     fused, member = _compared(values, split)
     cards = [
         html.Card(f"{fused[key]['value']:.4f}", f"{NAMES[key]}, {split}",
@@ -125,26 +127,28 @@ def _cards(values: FusionResult, split: str) -> list[html.Card]:
 
 
 def _explanation(split: str, values: FusionResult) -> str:
+    """Return how to read the table of a split."""
     common = (
-        "Members have the temperature and the threshold that fit validation best, and this run's "
-        "own calibration comes after the fusion: accuracy, log-loss and ECE may differ from those "
-        "in their reports. The threshold is that of P(fake) before this calibration, for the "
-        "accuracy. Brackets: 95% intervals."
+        "For this comparison every detector has the threshold that is best on validation, and "
+        "every member the best temperature. This run is calibrated after the fusion. So accuracy, "
+        "log-loss and ECE may differ from those in the reports of the runs. Brackets: 95% "
+        "intervals."
     )
     if split == "test":
-        return f"Fusions were fitted on all of validation. {common}"
+        return f"Fusions were fitted on the whole validation split. {common}"
     if values["cross_fitted"]:
         return (f"Each image was scored by fusions that were fitted without its group (five-fold "
                 f"cross-fitting). {common}")  # fmt: skip
-    return ("There are too few groups for cross-fitting: the fusions were fitted on these images, "
-            f"so their figures are optimistic. {common}")  # fmt: skip
+    return ("There are too few groups of images for cross-fitting: the fusions were fitted on "
+            f"these images, so their figures are optimistic. {common}")  # fmt: skip
 
 
 def _gains(values: FusionResult) -> Markup:
+    """Return the table of gains over the best member, with its explanation."""
     return html.join(
         html.text(
-            f"Metrics of {values['fusion']} minus those of {values['best_member']}, {_BEST}, "
-            "on the same images (paired bootstrap, 95% intervals). If the "
+            f"Metrics of the {values['fusion']} fusion minus those of {values['best_member']}, "
+            f"{_BEST}, on the same images. Brackets: 95% intervals of a paired bootstrap. If the "
             "interval contains 0, the difference is not significant."
         ),
         html.table(_GAIN_COLUMNS, _gain_rows(values)),
@@ -152,6 +156,7 @@ def _gains(values: FusionResult) -> Markup:
 
 
 def _similarity(folder: Path, values: FusionResult, comparison: Comparison) -> Markup:
+    """Return the table and the figure of the similarity of the members."""
     rows = [
         [" / ".join(pair["members"]),
          "-" if pair["correlation"] is None else f"{pair['correlation']:.3f}",
@@ -168,7 +173,7 @@ def _similarity(folder: Path, values: FusionResult, comparison: Comparison) -> M
     return html.join(
         html.text(
             f"Measured on {comparison.last_split}. A fusion gains most from members that are wrong "
-            "on different images."
+            "on different images: a low correlation, and few images on which both are wrong."
         ),
         html.table(
             ["members", "correlation", "different verdicts", "both wrong", "one wrong"], rows
@@ -178,17 +183,18 @@ def _similarity(folder: Path, values: FusionResult, comparison: Comparison) -> M
 
 
 def _costs(values: FusionResult) -> Markup:
+    """Return the table of the inference cost, with its explanation."""
     shared = "; ".join(" and ".join(pair) for pair in values["shared_backbones"])
     return html.join(
-        html.text("Speed of the networks alone, without reading and decoding images."),
+        html.text("Images per second of the networks alone, without reading and decoding images."),
         html.table(_COST_COLUMNS, _cost_rows(values)),
-        html.text(f"Backbones that are computed once for several members: {shared}.")
+        html.text(f"Members that share a backbone, which is computed once: {shared}.")
         if shared else None,
     )  # fmt: skip
 
 
 def mask_sentence(values: FusionResult) -> str:
-    """Return whether the fusion predicts masks, and from which members they are; "" if unknown."""
+    """Return in words which members the masks of the fusion come from; "" if it is not recorded."""
     masks = values.get("masks")
     if masks is None:
         return ""
@@ -197,7 +203,7 @@ def mask_sentence(values: FusionResult) -> str:
         return "No member predicts masks, so the fusion predicts none."
     if not weights:
         return (
-            f"The fusion predicts no masks: only the labels were fused, though "
+            f"The fusion predicts no masks: only the labels were fused, although "
             f"{listed(predicted_by)} "
             f"{'predicts' if len(predicted_by) == 1 else 'predict'} masks."
         )
@@ -211,6 +217,7 @@ def mask_sentence(values: FusionResult) -> str:
 
 
 def _last_split(values: FusionsCompared) -> str:
+    """Return "test", or "validation" if there are no test images."""
     return "test" if "test" in values["splits"] else "validation"
 
 
@@ -225,16 +232,17 @@ def _part_title(split: str, part: str) -> str:
 
 
 def _metric_columns() -> list[str]:
+    """Return the columns of `_metric_rows`."""
     return ["detector", "threshold", *(NAMES[key] for key in METRICS)]
 
 
 def _metric_rows(values: FusionResult, part: FusionPart) -> list[list[str]]:
     """Return the rows of a table: the chosen fusion, the members, the other fusions."""
     chosen, thresholds = values["fusion"], values["thresholds"]
-    of_members, of_fusions = thresholds["members"], thresholds["fusions"]
-    named = [(f"this run ({chosen} fusion)", of_fusions[chosen], part["fusions"][chosen])]
-    named += [(f"member {name}", of_members[name], each) for name, each in part["members"].items()]
-    named += [(f"{name} fusion", of_fusions[name], each) for name, each in part["fusions"].items()
+    members, fusions = thresholds["members"], thresholds["fusions"]
+    named = [(f"this run ({chosen} fusion)", fusions[chosen], part["fusions"][chosen])]
+    named += [(f"member {name}", members[name], each) for name, each in part["members"].items()]
+    named += [(f"{name} fusion", fusions[name], each) for name, each in part["fusions"].items()
               if name != chosen]  # fmt: skip
     return [
         [name, f"{threshold:.3f}", *(format_interval(metrics[key]) for key in METRICS)]
@@ -243,6 +251,7 @@ def _metric_rows(values: FusionResult, part: FusionPart) -> list[list[str]]:
 
 
 def _gain_rows(values: FusionResult) -> list[list[str]]:
+    """Return the rows of the table of gains, test first."""
     return [
         [split, NAMES[key], _signed(gain[key]), _result(key, gain[key])]
         for split, gain in sorted(values["gains"].items(), key=lambda pair: pair[0] != "test")
@@ -255,6 +264,7 @@ def _signed(gain: Interval) -> str:
 
 
 def _result(metric: str, gain: Interval) -> str:
+    """Return in words whether a gain is significant, and in which direction."""
     low, high = gain["low"], gain["high"]
     if low is None or high is None:
         return "too few images"
@@ -264,7 +274,7 @@ def _result(metric: str, gain: Interval) -> str:
 
 
 def worse_than_best_member(values: FusionsCompared) -> str:
-    """Return a warning if the fusion is worse than its best member, on validation or on test."""
+    """Return a warning if the fusion is worse than its best member on a split, or else ""."""
     best = values["best_member"]
     for split in (each for each in ("validation", "test") if each in values["gains"]):
         gains = values["gains"][split]
@@ -298,7 +308,7 @@ def _correlation_figure(comparison: Comparison) -> Figure:
     """Draw the correlation of the members' logits as a matrix."""
     members = comparison.splits[comparison.last_split].members
     names = list(members)
-    with np.errstate(invalid="ignore"):  # of a constant member
+    with np.errstate(invalid="ignore"):  # the correlation with a constant member is nan
         matrix = np.corrcoef(np.stack(list(members.values())))
     side = 2.6 + 0.6 * len(names)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")

@@ -1,15 +1,15 @@
-"""Fits fusions of the members' scores on validation images, and cross-fits them.
+"""Fit fusions of the scores of the members on validation images, and cross-fit them.
 
 | name | a fused logit is |
 |---|---|
-| stacked | a weighted sum of calibrated logits, the maximum-likelihood weights and bias |
+| stacked | a weighted sum of calibrated logits, with the maximum-likelihood weights and bias |
 | mean | their mean |
 | weighted | a weighted mean, no weight below 0 |
 | logistic | as stacked, with an L2 penalty chosen by cross-validation |
 | greedy | a mean of members that are selected one after another, with replacement |
-| gated | the logit of a mean of P(fake), weighted by what the image looks like |
+| gated | the logit of a mean of P(fake) whose weights depend on the image |
 | fisher | a sum of -log p values: unusually high scores of any member count |
-| dense | a dense unit on the members' P(fake), trained by Adam for 10 epochs |
+| dense | the output of a dense unit on P(fake) of the members, trained by Adam for 10 epochs |
 
 A calibrated logit is a member's logit divided by its temperature.
 """
@@ -28,7 +28,7 @@ from tfdetect.fusion.scores import MemberScores
 
 FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher", "dense")
 CROSS_FIT_FOLDS = 5
-_MIN_WEIGHT = 0.01  # of the largest; a member with less is left out
+_MIN_WEIGHT = 0.01  # of the largest weight; a member with less is removed
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FusionSettings:
     """How an ensemble is made.
 
     Attributes:
-        fusion: one of `FUSIONS`, the one that becomes the detector.
+        fusion: the fusion that becomes the detector, one of `FUSIONS`.
         masks: whether to fuse predicted masks, too.
         batch_size: images per step.
         epochs: the number of epochs of fine-tuning the whole fused detector; 0 for none.
@@ -56,14 +56,16 @@ class Fusion:
 
     Attributes:
         name: one of `FUSIONS`.
-        temperatures: the temperatures of the members, float [M].
-        weights: float [M]; equal ones of a gated fusion are a factor on its logit.
+        temperatures: the temperatures of the M members, float [M].
+        weights: the weights of the members, float [M]. Those of a gated fusion are all equal, and
+            multiply its logit.
         bias: the bias of the sum.
-        gate: None, or mean [F], standard deviation [F], kernel [F, M] and bias [M] of a gate that
-            weights the members' P(fake).
-        tails: None, or where the piecewise linear -log p of each member bends [M, K], and by how
-            much its slope then grows [M, K]; -log p takes the logit's place in the sum.
-        on_probabilities: whether P(fake) takes the logit's place in the sum.
+        gate: mean [F], standard deviation [F], kernel [F, M] and bias [M] of a gate that weights
+            P(fake) of the members by F features of the image; None without a gate.
+        tails: the bends and slope changes, float [M, K], of the piecewise linear -log p of each
+            member, see `fisher_fusion.evidence`, which replaces the logit in the sum; None to use
+            the logit.
+        on_probabilities: whether P(fake) replaces the logit in the sum.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Fusion:
     on_probabilities: bool = False
 
     def __call__(self, scores: MemberScores) -> np.ndarray:
-        """Return fused logits, float [n]."""
+        """Return the fused logits of images, float [n]."""
         inputs = scores.logits / self.temperatures
         if self.gate is not None:
             mean, deviation, kernel, bias = self.gate
@@ -97,7 +99,9 @@ class Fusion:
 
 
 def fit_fusion(name: str, scores: MemberScores) -> Fusion:
-    """Fit a fusion. Members are calibrated before, and means after.
+    """Fit a fusion on calibrated logits of the members, except dense, which takes P(fake) as it is.
+
+    The fused logits of mean, weighted, greedy and gated are calibrated by a temperature, too.
 
     Args:
         name: one of `FUSIONS`.
@@ -136,14 +140,14 @@ def fit_fusion(name: str, scores: MemberScores) -> Fusion:
 
 
 def cross_fit(name: str, scores: MemberScores) -> np.ndarray | None:
-    """Return the logit of each image by a fusion that was fitted without the image's group.
+    """Return the logit of each image by a fusion that was fitted without the group of the image.
 
     Args:
         name: one of `FUSIONS`.
         scores: the scores of all images.
 
     Returns:
-        float [n]; None if the groups are too few for each fold to leave both classes.
+        float [n]; None if there are fewer groups than folds, or if a class is in one fold only.
     """
     fold = fold_numbers(scores.groups, CROSS_FIT_FOLDS, "outer")
     held_out = [np.flatnonzero(fold == number) for number in np.unique(fold)]

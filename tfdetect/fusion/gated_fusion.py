@@ -1,7 +1,8 @@
-"""A mixture of experts: weights the members by the image, from its features, color and sharpness.
+"""A mixture of experts: the weights of the members depend on features of the image.
 
-It is made for members that were trained on different data. Source: Jacobs et al., Adaptive
-mixtures of local experts, Neural Computation 1991.
+The features are those of the members, and color, contrast and sharpness. It is meant for members
+that were trained on different data. Source: Jacobs et al., Adaptive mixtures of local experts,
+Neural Computation 1991.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from tfdetect.fusion.scores import MemberScores
 
 Gate = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-_PENALTY = 0.01  # on the squares of the kernel
+_PENALTY = 0.01  # factor of the sum of squares of the kernel
 _MAX_IMAGES = 10_000
 
 
@@ -23,12 +24,13 @@ def fit_gate(
     """Maximize the likelihood of the mixture over the gate and the members' temperatures.
 
     Args:
-        temperatures: to start from, float [M].
+        temperatures: the temperatures of the M members to start from, float [M].
         scores: the scores of validation images; a sample of at most 10,000 is used.
         weights: the weights of the images, float [n].
 
     Returns:
-        Temperatures [M], and mean [F], standard deviation [F], kernel [F, M] and bias [M].
+        Temperatures [M]; and the gate: mean and standard deviation of the features, both [F],
+        kernel [F, M] and bias [M].
     """
     if len(weights) > _MAX_IMAGES:
         chances = weights / weights.sum()  # so that small datasets keep their images

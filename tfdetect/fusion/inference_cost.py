@@ -1,4 +1,4 @@
-"""Measures the inference cost of members and of the fused detector: parameters and speed."""
+"""Measure the inference cost of members and of the fused detector: parameters and speed."""
 
 import time
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from tfdetect.models.inference import predict_views
 from tfdetect.models.saving import load_detector
 
 _BATCH_SIZE = 32
-_ROUNDS = 3  # the fastest one counts
+_ROUNDS = 3  # of which the fastest one is used
 
 
 def measure_inference_cost(
     members: Members, parameters: list[int], detector: keras.Model, views: Sequence[View]
 ) -> dict[str, InferenceCost]:
-    """Return the cost of each member on its own, and as "fused" that of the fused detector.
+    """Return the cost of each member by name, and that of the fused detector as "fused".
 
     Args:
         members: the runs.
         parameters: the number of parameters of each member.
-        detector: the fused one.
-        views: what the fused detector needs of an image.
+        detector: the fused detector.
+        views: the views of an image that the fused detector takes.
     """
     cost: dict[str, InferenceCost] = {
         name: {
@@ -43,6 +43,7 @@ def measure_inference_cost(
 
 
 def _images_per_second(model: keras.Model, views: Sequence[View]) -> float:
+    """Return the speed of a model on batches of noise."""
     noise = np.random.default_rng(0)
     images = [
         tf.constant(noise.integers(0, 256, (_BATCH_SIZE, v.crops, *v.size, 3)), tf.float32)

@@ -1,4 +1,4 @@
-"""Fits the weights of fusions that sum the members' calibrated logits."""
+"""Fit the weights of fusions that sum the calibrated logits of the members."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -16,10 +16,12 @@ _FOLDS = 5
 
 
 def fit_weighted(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return non-negative weights with sum 1 that minimize the log-loss at the best temperature.
+    """Return non-negative weights with sum 1, float [M], that minimize the log-loss.
+
+    The log-loss is that of the fused logits at the best temperature.
 
     Args:
-        logits: float [n, M].
+        logits: calibrated logits of the M members, float [n, M].
         fake: bool [n].
         weights: the weights of the images, float [n].
     """
@@ -40,9 +42,16 @@ def fit_weighted(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> n
 
 
 def fit_greedy(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weights of a greedy selection with replacement that minimizes the log-loss.
+    """Return the weights, float [M], of a greedy selection that minimizes the log-loss.
+
+    The same member can be selected several times; its weight is how often it was selected.
 
     Source: Caruana et al., Ensemble selection from libraries of models, ICML 2004.
+
+    Args:
+        logits: calibrated logits of the M members, float [n, M].
+        fake: bool [n].
+        weights: the weights of the images, float [n].
     """
     counts, total = np.zeros(logits.shape[1]), np.zeros(len(logits))
     best = np.inf
@@ -60,13 +69,13 @@ def fit_greedy(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.
 def fit_regression(
     logits: np.ndarray, scores: MemberScores, penalized: bool
 ) -> tuple[np.ndarray, float]:
-    """Return the weights and the bias of a logistic regression on calibrated logits.
+    """Return the weights, float [M], and the bias of a logistic regression on calibrated logits.
 
     Args:
-        logits: float [n, M].
+        logits: calibrated logits of the M members, float [n, M].
         scores: the scores of the same images.
-        penalized: whether to add an L2 penalty, whose strength cross-validation by group chooses.
-            Without it, the result is the maximum of the likelihood.
+        penalized: whether to add an L2 penalty, whose strength is chosen by cross-validation by
+            group. Without it, the likelihood is maximized.
     """
     weights, strength = scores.weights(), _NO_PENALTY
     if penalized:
@@ -76,7 +85,7 @@ def fit_regression(
 
 
 def _choose_strength(logits: np.ndarray, scores: MemberScores, weights: np.ndarray) -> float:
-    """Return the inverse strength with the smallest log-loss on held-out groups."""
+    """Return the inverse strength of the penalty with the smallest log-loss on held-out groups."""
     fold = fold_numbers(scores.groups, _FOLDS, "inner")
     usable = [
         number for number in np.unique(fold) if len(np.unique(scores.fake[fold != number])) == 2
@@ -97,6 +106,13 @@ def _choose_strength(logits: np.ndarray, scores: MemberScores, weights: np.ndarr
 def logistic_regression(
     inputs: np.ndarray, fake: np.ndarray, weights: np.ndarray, strength: float
 ) -> LogisticRegression:
-    """Return a fitted logistic regression; `strength` is the inverse of its L2 penalty."""
+    """Return a fitted logistic regression.
+
+    Args:
+        inputs: float [n, F].
+        fake: bool [n].
+        weights: the weights of the images, float [n].
+        strength: the inverse strength of the L2 penalty.
+    """
     model = LogisticRegression(C=strength, max_iter=1000)
     return model.fit(inputs, fake, sample_weight=weights)

@@ -1,4 +1,4 @@
-"""Opens the runs of an ensemble and refuses those that cannot be fused."""
+"""Open the runs of an ensemble, and check that they can be fused."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ class Members:
     Attributes:
         runs: the runs.
         names: their names, made unique.
-        views: the different views of an image that they need.
-        view_index: for each member, the index of its view.
-        class_names: the class names of the fused detector, those of the members with most classes.
+        views: the different views of an image that they take.
+        view_index: for each member, the index of its view in `views`.
+        class_names: the class names of the fused detector: those of the members with the most
+            classes.
     """
 
     runs: list[Run]
@@ -39,21 +40,24 @@ def open_members(paths: list[Path], masks: bool = True) -> Members:
 
     Args:
         paths: directories of at least two runs.
-        masks: whether their masks are to be fused too.
+        masks: whether to fuse their masks, too.
 
     Raises:
         UserError: fewer than two runs, one of them twice, a run that cannot be opened or is an
-            ensemble itself, contradicting classes, or masks that cannot be fused.
+            ensemble, contradicting classes, or masks that cannot be fused.
     """
     if len(paths) < 2:
         raise UserError(f"An ensemble needs at least two runs. Received: {len(paths)}.")
     runs = [open_run(path) for path in paths]
     resolved = [run.path.resolve() for run in runs]
     if repeated := [path for path in resolved if resolved.count(path) > 1]:
-        raise UserError(f"The run {repeated[0]} is given twice. Give each member once.")
+        raise UserError(f"The run {repeated[0]} is given twice. Give each run once.")
     for run in runs:
         if run.is_ensemble:
-            raise UserError(f"{run.path} is an ensemble itself. Give its members instead.")
+            raise UserError(
+                f"{run.path} is an ensemble, which cannot be a member of another one. Give its "
+                f"members instead: {', '.join(run.info.members)}."
+            )
     names = max((run.class_names for run in runs), key=len)
     reference = next(run for run in runs if run.class_names == names)
     for run in runs:
@@ -61,9 +65,10 @@ def open_members(paths: list[Path], masks: bool = True) -> Members:
         if (same_count and run.class_names != names) or _opposite(run.class_names, names):
             raise UserError(
                 f"The classes of {run.path} ({', '.join(run.class_names)}) contradict those of "
-                f"{reference.path} ({', '.join(names)}). The first class must be the authentic one."
+                f"{reference.path} ({', '.join(names)}). The first class of each run must be the "
+                "authentic one, and the same three or more classes must be in the same order."
             )
-    # Only ensembles have several views. Their verdict does not follow from the mean of the masks.
+    # A member has one view. The verdict of an ensemble does not follow from the mean of the masks.
     own = [run.views[0].model_copy(update={"tile_pooling": "max"}) for run in runs]
     views = list(dict.fromkeys(own))
     members = Members(runs, _unique_names(runs), views, [views.index(view) for view in own], names)
@@ -71,8 +76,8 @@ def open_members(paths: list[Path], masks: bool = True) -> Members:
         windowed = [run.name for run, view in zip(runs, own) if cuts_windows(view.policy)]
         if windowed:
             raise UserError(
-                f"Masks cannot be fused if members need different views and one of them cuts "
-                f"windows ({', '.join(windowed)}). Fuse the labels alone with --no-masks."
+                "Masks cannot be fused if members take different views of an image and some of "
+                f"them cut windows ({', '.join(windowed)}). To fuse only the labels: --no-masks."
             )
     return members
 

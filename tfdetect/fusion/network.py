@@ -1,7 +1,7 @@
-"""`FusionNetwork`: the members, and the fused detector, as one functional Keras model.
+"""`FusionNetwork`: the members and the fused detector as one functional Keras model.
 
 Each view of an image is one input. Backbones that several members share are computed once. The
-outputs for several windows of an image are averaged inside the model.
+outputs for several windows of an image are averaged in the model.
 """
 
 import hashlib
@@ -28,10 +28,11 @@ class FusionNetwork:
         logits: the logits of P(fake), one float32 [B, 1] per member.
         fake_classes: log-probabilities of the classes of fakes [B, C - 1], of members that
             distinguish all of them.
-        features: float32 [B, F] of each member, and color and sharpness of each view.
+        features: the features of each member, and color, contrast and sharpness of each view; each
+            float32 [B, F].
         masks: mask logits, by index of the member.
-        parameters: number of parameters of each member on its own.
-        shared_backbones: pairs of members whose backbones are equal.
+        parameters: number of parameters of each member alone.
+        shared_backbones: pairs of indices of members whose backbones are equal.
     """
 
     def __init__(self, members: Members, masks: bool = True):
@@ -39,7 +40,7 @@ class FusionNetwork:
 
         Args:
             members: the runs.
-            masks: whether to predict masks, if members do.
+            masks: whether to predict masks, if members predict them.
         """
         single = len(members.views) == 1
         self.inputs = [
@@ -77,7 +78,14 @@ class FusionNetwork:
     def _connect(
         self, detector: keras.Model, index: int, view_index: int, image: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
-        """Return features and outputs of a member; an equal backbone before it is reused."""
+        """Return features and outputs of a member; reuse the backbone of an earlier equal member.
+
+        Args:
+            detector: the detector of the member.
+            index: its index.
+            view_index: the index of its view.
+            image: the windows of its view, [B * crops, H, W, 3].
+        """
         inner = features_of(detector)
         backbone = keras.Model(detector.inputs[0], inner, name=f"backbone_{index}")
         head = keras.Model(inner, detector.output, name=f"head_{index}")
@@ -93,7 +101,7 @@ class FusionNetwork:
     def _add_member(
         self, outputs: keras.KerasTensor, features: keras.KerasTensor, crops: int, classes: int
     ) -> None:
-        """Add a member's logit, features and fake classes; averages its windows.
+        """Add the logit, features and fake classes of a member, averaged over the windows.
 
         Args:
             outputs: class logits [B * crops, 1 or C].
@@ -129,7 +137,7 @@ class FusionNetwork:
         return keras.Model(self._model_inputs(), outputs)
 
     def fused_model(self, fusion: Fusion, name: str, view_index: list[int]) -> keras.Model:
-        """Return the detector: from the views to {"label"} and, if members predict them, masks.
+        """Return the fused detector, from the views to {"label"} and, if they are fused, masks.
 
         Args:
             fusion: the fusion of these members.
@@ -168,6 +176,7 @@ class FusionNetwork:
         return keras.Model(self._model_inputs(), outputs, name=name)
 
     def _model_inputs(self) -> keras.KerasTensor | list[keras.KerasTensor]:
+        """Return the inputs as `keras.Model` takes them: a single one is no list."""
         return self.inputs[0] if len(self.inputs) == 1 else self.inputs
 
     def _fused_masks(self, fusion: Fusion, view_index: list[int]) -> dict[str, keras.KerasTensor]:
@@ -182,7 +191,7 @@ class FusionNetwork:
     def _weights_of_masks(
         self, fusion: Fusion, view_index: list[int]
     ) -> dict[int, dict[int, float]]:
-        """Return, for each view of members with masks, their weights by number; the sum is 1."""
+        """Return the weights of the masks by index of the member, for each view; their sum is 1."""
         found = {}
         for view in range(len(self.inputs)):
             indices = [index for index in self.masks if view_index[index] == view]
@@ -193,17 +202,21 @@ class FusionNetwork:
         return found
 
     def mask_weights(self, fusion: Fusion, view_index: list[int]) -> dict[int, float]:
-        """Return the weight of each member's mask in the fused one, whose views count the same.
+        """Return the weight of the mask of each member in the fused mask.
+
+        All views have the same weight.
 
         Args:
             fusion: the fusion of these members.
             view_index: for each member, the index of its view.
 
         Returns:
-            The weights by the number of the member, with the sum 1; empty without masks.
+            The weights by index of the member, whose sum is 1; empty without masks.
         """
-        of_views = self._weights_of_masks(fusion, view_index).values()
-        return {i: weight / len(of_views) for weights in of_views for i, weight in weights.items()}
+        by_view = self._weights_of_masks(fusion, view_index).values()
+        return {
+            index: weight / len(by_view) for weights in by_view for index, weight in weights.items()
+        }
 
 
 def _merge_crops(image: keras.KerasTensor, crops: int) -> keras.KerasTensor:
@@ -219,6 +232,7 @@ def _mean_of_crops(values: keras.KerasTensor, crops: int) -> keras.KerasTensor:
 
 
 def _logit(p: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the logit of probabilities."""
     p = ops.clip(p, EPSILON, 1 - EPSILON)
     return ops.log(p) - ops.log(1 - p)
 
@@ -226,7 +240,7 @@ def _logit(p: keras.KerasTensor) -> keras.KerasTensor:
 def _image_statistics(image: keras.KerasTensor) -> keras.KerasTensor:
     """Return color, contrast and sharpness of images [B, H, W, 3], float32 [B, 15].
 
-    The members may have learned to ignore these; a gate can use them.
+    Members may have learned to ignore them, but a gate can use them.
     """
     image = image / 255.0
     statistics = [ops.mean(image, axis=(1, 2)), ops.std(image, axis=(1, 2))]

@@ -1,4 +1,4 @@
-"""Scores the images of a dataset with all members of an ensemble in one pass."""
+"""Score the images of a dataset with all members of an ensemble in one pass."""
 
 import numpy as np
 import tensorflow as tf
@@ -21,13 +21,16 @@ def score_members(
     catalog: Catalog,
     batch_size: int,
 ) -> dict[str, MemberScores]:
-    """Return the members' scores for the readable images of validation and test, if there are any.
+    """Return the scores of the members for the readable images of validation and test.
 
     Args:
         network: the network of these members.
         members: the runs.
         catalog: the dataset.
         batch_size: images per step.
+
+    Returns:
+        The scores by split; a split without images is left out.
 
     Raises:
         UserError: no image of a split can be read.
@@ -55,7 +58,7 @@ def score_members(
                 facts.append(known.numpy())
                 bar.advance(len(index))
         if not indices:
-            raise UserError(f"No image of the {split} split can be read.")
+            raise UserError(f"No image of the {split} split of {catalog.name} can be read.")
         table = rows.take(np.concatenate(indices))
         scores[split] = MemberScores(
             logits=np.concatenate(logits).astype(np.float64),

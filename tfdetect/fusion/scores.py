@@ -10,13 +10,14 @@ class MemberScores:
     """Predictions of all members for the same images.
 
     Attributes:
-        logits: the logits of P(fake), float [n, members].
-        fake: bool [n].
-        groups: names [n]; images of one group must not be in different folds.
-        datasets: names [n].
-        features: the members' features side by side, float [n, F].
+        logits: the logits of P(fake) of the M members, float [n, M].
+        fake: whether each image is fake, bool [n].
+        groups: names of the groups, [n]; images of one group must be in the same fold.
+        datasets: names of the datasets, [n].
+        features: the concatenated features of the members and of the views, float [n, F].
         hashes: content hashes of the images, hexadecimal, [n].
-        copy_hashes: hashes of the images' bytes and pixels, which tell copies, uint64 [n, 2].
+        copy_hashes: hashes of the bytes and of the pixels of the images, by which copies are
+            recognized, uint64 [n, 2].
     """
 
     logits: np.ndarray
@@ -32,12 +33,14 @@ class MemberScores:
         return MemberScores(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def weights(self) -> np.ndarray:
-        """Return weights [n] by which every dataset counts the same, and every class in it."""
+        """Return the weights of the images, float [n]; see `balanced_weights`."""
         return balanced_weights(self.fake, self.datasets)
 
 
 def balanced_weights(fake: np.ndarray, datasets: np.ndarray) -> np.ndarray:
-    """Return weights, mean 1, that balance datasets and the classes within each.
+    """Return weights of images, float [n] with mean 1, that balance datasets and their classes.
+
+    Every dataset has the same weight, and so have authentic images and fakes within it.
 
     Args:
         fake: bool [n].

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
+from tfdetect.evaluate import _show_streamed
 from tfdetect.evaluation.figures import reliability_by_generator, thresholds
 from tfdetect.evaluation.intervals import (
     binary_intervals,
@@ -354,7 +355,7 @@ def test_the_report_lists_every_epoch(shared_run):
 
 
 @pytest.mark.parametrize("prior", [None, 0.5])
-def test_metrics_part_by_part_are_those_of_the_whole(scored, prior):
+def test_metrics_part_by_part_are_those_of_the_whole(scored, prior, capsys):
     fake, scores = scored
     scores = scores.astype(np.float32)
     run = run_at(Path("run"), ("real", "a", "b")).with_info(prior=prior, threshold=0.4)
@@ -377,6 +378,12 @@ def test_metrics_part_by_part_are_those_of_the_whole(scored, prior):
     assert (found["count"], found["unreadable"]) == (500, 1)
     predicted = np.where(verdicts == "b", 2, 0)
     assert found["confusion"] == confusion(labels, predicted, 3)
+    assert found["metrics"]["class_accuracy"] == pytest.approx((labels == predicted).mean())
+    for name, function in (("recall", sk.recall_score), ("precision", sk.precision_score)):
+        value = function(labels, predicted, labels=[2], average="macro")
+        assert found["classes"]["b"][name]["value"] == pytest.approx(value, abs=1e-6), name
+    _show_streamed({"all": found})
+    assert "all: Metrics by class" in capsys.readouterr().out
     assert [sum(found["histogram"][kind]) for kind in ("authentic", "fake")] == [
         int((~fake).sum()), int(fake.sum())
     ]  # fmt: skip

@@ -86,9 +86,10 @@ def parser() -> cli.Parser:
     cluster = p.add_argument_group("cluster")
     cli.add_spark(cluster, "DIR.parts beside the folder for the result")
     cluster.add_argument("--streaming", action="store_true", help="with --spark: measure part by "
-                         "part in constant memory, for millions of images. Counts, confusion, "
-                         "rates, histogram, calibration error, and the AUC with the bound of its "
-                         "error, in streamed.json; no intervals and no report")  # fmt: skip
+                         "part in constant memory, for millions of images. The result is "
+                         "streamed.json: counts, confusion, rates, recall and precision of each of "
+                         "three or more classes, histogram, calibration error, and the AUC with "
+                         "the bound of its error; no report")  # fmt: skip
     return p
 
 
@@ -171,6 +172,8 @@ def _show(args: argparse.Namespace, results: "api.Results") -> None:
 
 def _show_streamed(values: "dict[str, StreamedResult]") -> None:
     """Print what was measured part by part."""
+    from tfdetect.evaluation.result_tables import class_table
+
     for split, found in values.items():
         rows: list[tuple[str, object]] = [
             (name, None if value is None else f"{value:.4f}")
@@ -180,6 +183,8 @@ def _show_streamed(values: "dict[str, StreamedResult]") -> None:
             rows.append(("AUC, off by at most", f"{found['auc_error_bound']:.1e}"))
         counts = f"{counted(found['count'], 'image')}, {found['unreadable']:,} unreadable"
         console.table(rows, ["metric", "value"], title=f"{split}: {counts}")
+        if "classes" in found and (table := class_table({"classes": found["classes"]})) is not None:
+            console.table(table.rows, table.headers, title=f"{split}: {table.title}")
 
 
 if __name__ == "__main__":

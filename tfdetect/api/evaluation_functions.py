@@ -82,8 +82,8 @@ def evaluate(
             run and the cluster's folder under the same paths. The same call continues an
             interrupted one.
         streaming: whether the predictions are measured part by part, in constant memory, and not
-            kept; for millions of images on a cluster. The result is streamed.json: what
-            `evaluation.streamed_metrics` measures, without intervals and report.
+            kept; for millions of images on a cluster. The result is streamed.json, whose keys
+            are those of `evaluation.streamed_metrics.StreamedResult`, without a report.
         progress: whether to show progress.
         log: called with each message.
 

@@ -156,14 +156,14 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> Part
             part["masks"] = _measure_masks(pixels)
     if len(run.class_names) > 2:
         part["metrics"]["class_accuracy"] = proportion(labels == predicted)
-        part["classes"] = _measure_classes(np.array(part["confusion"]), run.class_names)
+        part["classes"] = measure_classes(np.array(part["confusion"]), run.class_names)
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
         part["constant"] = f"every verdict is {run.class_names[predicted[0]]!r}"
     return part
 
 
-def _measure_classes(counts: np.ndarray, names: Sequence[str]) -> dict[str, ClassResult]:
-    """Return recall and precision of each class.
+def measure_classes(counts: np.ndarray, names: Sequence[str]) -> dict[str, ClassResult]:
+    """Return recall and precision of each class, with intervals.
 
     Args:
         counts: number of images, int [true class, verdict].

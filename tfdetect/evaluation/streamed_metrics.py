@@ -1,16 +1,18 @@
 """Metrics of predictions that are seen one part at a time, in constant memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import ClassResult
 from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.evaluation.cross_fitting import cross_fitted, held_out_shifts
+from tfdetect.evaluation.measure import measure_classes
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.prediction_columns import recalibrate, uncalibrated
 from tfdetect.evaluation.verdicts import is_fake
@@ -28,11 +30,12 @@ class StreamedResult(TypedDict):
 
     count: int  # images that could be read
     unreadable: int
-    # accuracy, balanced_accuracy, recall, fpr, ece (weighted to the run's prior) and auc; None of
-    # those that need a class that is missing.
+    # accuracy, balanced_accuracy, recall, fpr, ece (weighted to the run's prior), auc and, of three
+    # or more classes, class_accuracy; None if a metric needs a class that is missing.
     metrics: dict[str, float | None]
     auc_error_bound: float | None  # by how much the auc may differ from that of the scores
     confusion: list[list[int]]  # [true class][verdict]
+    classes: NotRequired[dict[str, ClassResult]]  # by name, of three or more classes
     histogram: dict[str, list[int]]  # of authentic and fake: images in equal bins of P(fake)
 
 
@@ -141,11 +144,16 @@ class StreamedMetrics:
             metrics["auc"], bound = self._auc()
         if (weights := self._weights(authentic, fakes)) is not None:
             metrics["ece"] = float(np.abs(weights @ self._gaps).sum() / total)
-        return {
+        found: StreamedResult = {
             "count": total, "unreadable": self._unreadable, "metrics": metrics,
             "auc_error_bound": bound, "confusion": self._confusion.tolist(),
             "histogram": dict(zip(("authentic", "fake"), self._histogram.tolist())),
         }  # fmt: skip
+        if len(self._run.class_names) > 2:
+            right = np.trace(self._confusion)
+            metrics["class_accuracy"] = float(right / total) if total else None
+            found["classes"] = measure_classes(self._confusion, self._run.class_names)
+        return found
 
     def _auc(self) -> tuple[float, float]:
         """Return the AUC of the binned scores, and by how much it may be wrong."""

@@ -202,7 +202,7 @@ class Decoders:
         return await asyncio.wrap_future(pool.submit(_within_limits, task, self._timeout))
 
     def _replace(self, pool: ProcessPoolExecutor) -> None:
-        """Start new processes for later files, and end those of a pool of which one ended."""
+        """Replace a pool in which a process ended; its other files are decoded again."""
         if pool is self._pool:
             self._pool = process_pool(self._count)
         end_pool(pool)

@@ -194,11 +194,11 @@ def _check_same(
     count_now: int,
     flag: str,
 ) -> None:
-    """Check that a folder holds the job that is asked for.
+    """Check that the job in a folder is the same as a new job.
 
     Args:
         folder: the folder.
-        before, now: the manifests of the job in the folder and of that which is asked for.
+        before, now: the manifests of the job in the folder and of the new job.
         count_before, count_now: their numbers of items.
         flag: the argument that chooses another folder.
 

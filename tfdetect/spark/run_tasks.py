@@ -197,7 +197,8 @@ class ExplainRows:
         run: the run.
         digest: its `run_digest`.
         catalog: the dataset, without its rows.
-        stages: names of the layers whose feature maps are shown; see `explain_set`.
+        stages: stages of the backbone, whose features are averaged instead of those of its end; see
+            `explain_set`.
     """
 
     run: Run

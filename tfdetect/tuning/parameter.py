@@ -14,8 +14,7 @@ class Option(Document):
 
     Attributes:
         value: the value of the experiment.
-        inside: parameters that exist only if this option is chosen, by key of the experiment; in
-            YAML their key is with.
+        inside: parameters that exist only if this option is chosen, by key of the experiment.
     """
 
     value: Any

@@ -4,11 +4,15 @@
 
 Leaves the weights and the history in its work folder. A number as ADDRESSES trains so many replicas
 in this process alone. A line "step N" is printed after each step, for tests that kill a worker.
+Several work folders and tasks, with commas between, are workers that are forks of this process, so
+that TensorFlow is imported once.
 """
 
 import json
+import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from conftest import fit_small, prepare_tensorflow
@@ -51,5 +55,25 @@ def main(root: str, folder: str, addresses: str, task: str, *overrides: str) -> 
     return 0
 
 
+def start(root: str, folders: str, addresses: str, tasks: str, *overrides: str) -> int:
+    """Run the workers; return the first exit code that is not 0."""
+    if "," not in tasks:
+        return main(root, folders, addresses, tasks, *overrides)
+    import tfdetect.train_run  # noqa: F401  what all forks need
+
+    children = []
+    for folder, task in zip(folders.split(","), tasks.split(","), strict=True):
+        children.append(os.fork())
+        if not children[-1]:
+            code = 1
+            try:
+                code = main(root, folder, addresses, task, *overrides)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(code)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return next(filter(None, codes), 0)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(start(*sys.argv[1:]))

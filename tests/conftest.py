@@ -168,7 +168,7 @@ def _free_memory():
 
     yield
     if _grown() > 100 * 2**20:
-        keras.backend.clear_session()
+        keras.backend.clear_session(free_memory=False)
         _collect_garbage()
 
 

@@ -52,20 +52,25 @@ def addresses(count):
 
 
 class Training:
-    """Workers that train together; `count` 1 trains in one process, `where` [N] N replicas."""
+    """Workers that train together; `count` 1 trains in one process, `where` [N] N replicas.
 
-    def __init__(self, root, work, count, *overrides, where=None, within=([],) * 4):
+    With `forked` they are forks of one process, which takes less time.
+    """
+
+    def __init__(self, root, work, count, *overrides, where=None, within=([],) * 4, forked=False):
         self.folders = [work / str(task) for task in range(count)]
         work.mkdir(exist_ok=True)
         where = ",".join(where or (addresses(count) if count > 1 else ["1"]))
+        tasks = list(zip(map(str, self.folders), map(str, range(count))))
+        started = [tuple(map(",".join, zip(*tasks)))] if forked else tasks
         self.processes = [
             subprocess.Popen(
-                [*within[task], sys.executable, TESTS / "cluster_worker.py", root, folder, where,
-                 str(task), SGD, *overrides],
+                [*prefix, sys.executable, TESTS / "cluster_worker.py", root, folder, where, task,
+                 SGD, *overrides],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
             )
-            for task, folder in enumerate(self.folders)
+            for prefix, (folder, task) in zip(within, started)
         ]  # fmt: skip
 
     def weights(self):
@@ -385,7 +390,7 @@ def test_shares_of_validation_count_every_image_once(folder_dataset):
 
 def test_workers_and_replicas_train_the_weights_of_one(folder_dataset, tmp_path):
     """Replicas in this process, workers in processes of their own."""
-    pair = Training(folder_dataset, tmp_path / "workers", 2)
+    pair = Training(folder_dataset, tmp_path / "workers", 2, forked=True)
     detector, state = fit_small(folder_dataset, tmp_path / "one", [SGD])
     replicas, with_replicas = fit_small(
         folder_dataset, tmp_path / "replicas", [SGD], configure_devices(virtual=2)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from commands import call
-from conftest import run_at, train_small, write_images
+from conftest import SMALL, run_at, write_images
 from PIL import Image
 from zoo import make
 
@@ -25,8 +25,10 @@ from tfdetect.api.predictions import Predictions
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import open_run
-from tfdetect.core.run_writer import evaluating, evaluation_folder
+from tfdetect.core.run_info import View
+from tfdetect.core.run_writer import evaluating, evaluation_folder, write_info
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.image_files import find_images
 from tfdetect.data.plan import find_data, make_plan
@@ -39,8 +41,9 @@ from tfdetect.evaluation.run_description import facts, measured_sentence
 from tfdetect.evaluation.training_history import read_history
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
+from tfdetect.models.detector import build_detector
 from tfdetect.models.saved_model import export_saved_model, run_signature
-from tfdetect.models.saving import load_detector
+from tfdetect.models.saving import load_detector, save_detector
 from tfdetect.predict import log_files
 
 ROOT = Path(__file__).parents[1]
@@ -489,11 +492,15 @@ def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
 
 def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
     settings = ["data.image_size=16", "data.resize=window_pad", "data.test_crops=5"]
-    run = train_small(folder_dataset, tmp_path, settings, trial=True)
-    export_saved_model(run)
+    experiment = load_experiment("small_images", [*SMALL, *settings])
+    run = run_at(tmp_path).with_info(views=(View.of(experiment.data),))
+    save_detector(build_detector(experiment, 2), run.model_path)
+    (tmp_path / "experiment.yaml").write_text(experiment.to_yaml())
+    write_info(run)
+    detector = load_detector(run)
+    export_saved_model(run, detector=detector)
     assert run.views[0].crops == 5
     paths = files_of(folder_dataset)[:6]
-    detector = load_detector(run)
     found = predict_files(run, detector, paths)["p_fake"].to_numpy()
     for path, score in zip(paths, found):
         image = tf.io.decode_png(tf.io.read_file(path))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import psutil
@@ -33,6 +33,9 @@ MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
 # augmentation steps have small numbers.
 WINDOW_DRAWS = 2**31 - 1
 EQUALIZE_DRAWS = 2**31 - 3
+
+_DATA = tf.TensorSpec([], tf.string)  # an encoded image
+_MASK = tf.TensorSpec([None, None, 1], tf.uint8)
 
 # A change of a decoded image, from the image and its index, int64.
 Change = Callable[[Picture, tf.Tensor], Picture]
@@ -125,18 +128,37 @@ def image_dataset(
         Batches of indices into `source`, int64 [b], images, uint8 [b, *size, 3], and with masks
         those of `view_mask`, uint8 [b, *size, 1].
     """
-    size, policy = view.size, view.policy
+    load = _image_loader(view, source.max_pixels, masks is not None)
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = decode_any(source.load(item), source.max_pixels)
-        if masks is None:
-            return index, resize(equalize_images(image, view.equalize), size, policy)
-        mask = view_mask(masks.load(index, item), image, size, policy)
-        return index, resize(image, size, policy), mask
+        rest = () if masks is None else (masks.load(index, item),)
+        return index, *load(source.load(item), *rest)
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
+
+
+@cache  # so that it is traced once
+def _image_loader(view: View, max_pixels: int, with_mask: bool) -> Callable[..., tuple]:
+    """Return a function of an encoded image, and its mask if wanted, for `image_dataset`."""
+    size, policy = view.size, view.policy
+
+    def load(data: tf.Tensor, mask: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+        image = decode_any(data, max_pixels)
+        if mask is None:
+            return (resize(equalize_images(image, view.equalize), size, policy),)
+        return resize(image, size, policy), view_mask(mask, image, size, policy)
+
+    return _traced(load, _DATA, *[_MASK] * with_mask)
+
+
+def _traced(function: Callable[..., tuple], *signature: tf.TensorSpec) -> Callable[..., tuple]:
+    """Return a function as a graph, which pipelines call without tracing it again."""
+    with tf.init_scope(), tf.device(None):
+        return tf.function(
+            function, input_signature=signature, autograph=False
+        ).get_concrete_function()
 
 
 def view_dataset(
@@ -162,17 +184,17 @@ def view_dataset(
         [b, crops, *size, 3] with one tensor for each view. With `facts`, int64 [b, 5] of
         `facts_in_graph` follows.
     """
+    load = None if change else _view_loader(tuple(views), source.max_pixels, facts)
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
         data = source.load(item)
+        if load is not None:
+            return index, *load(data)
+        assert change is not None
         image = decode_any(data, source.max_pixels)
         known = (facts_in_graph(data, image),) if facts else ()
-        if change:
-            parts = picture_parts(change(Picture.of(image), index), views)
-        else:
-            parts = view_parts(image, views)
-        return index, tuple(parts), *known
+        return index, tuple(picture_parts(change(Picture.of(image), index), views)), *known
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -206,14 +228,25 @@ def read_files(source: Files, views: Sequence[View]) -> tuple[tf.Tensor, tuple, 
 
 
 @cache
+def _view_loader(views: tuple[View, ...], max_pixels: int, facts: bool) -> Callable[..., tuple]:
+    """Return a function from an encoded image to its views, and its facts if wanted."""
+
+    def load(data: tf.Tensor) -> tuple:
+        image = decode_any(data, max_pixels)
+        known = (facts_in_graph(data, image),) if facts else ()
+        return tuple(view_parts(image, views)), *known
+
+    return _traced(load, _DATA)
+
+
+@cache
 def _file_reader(views: tuple[View, ...], max_pixels: int) -> Callable:
     """Return a function from the path of a file to its views and facts."""
+    load = _view_loader(views, max_pixels, True)
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def read(path: tf.Tensor) -> tuple:
-        data = Files.load(path)
-        image = decode_any(data, max_pixels)
-        return tuple(view_parts(image, views)), facts_in_graph(data, image)
+        return load(Files.load(path))
 
     with tf.device("CPU:0"):
         return read.get_concrete_function()
@@ -234,19 +267,42 @@ def native_images(
         Elements: index, int64, image, uint8 [H, W, 3], mask, uint8 [H, W, 1], and int64 [5] of
         `facts_in_graph`.
     """
+    load = None if change else _native_loader(source.max_pixels, masks is not None)
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = source.load(item)
-        image = decode_any(data, source.max_pixels)
-        facts = facts_in_graph(data, image)
-        if change:
-            image = change(Picture.of(image), index).whole()
-        if masks is None:
-            return index, image, tf.zeros_like(image[..., :1]), facts
-        return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2]), facts
+        mask = () if masks is None else (masks.load(index, item),)
+        if load is not None:
+            return index, *load(data, *mask)
+        assert change is not None
+        return index, *_native(data, *mask, max_pixels=source.max_pixels,
+                               change=lambda picture: change(picture, index))  # fmt: skip
 
     return without_autotuning(source.stream().map(read, WORKERS).ignore_errors().prefetch(PREFETCH))
+
+
+@cache
+def _native_loader(max_pixels: int, with_mask: bool) -> Callable[..., tuple]:
+    """Return `_native` as a graph, of an encoded image, and its mask if there are masks."""
+    return _traced(partial(_native, max_pixels=max_pixels), _DATA, *[_MASK] * with_mask)
+
+
+def _native(
+    data: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    *,
+    max_pixels: int,
+    change: Callable[[Picture], Picture] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return image, mask and facts of an element of `native_images`."""
+    image = decode_any(data, max_pixels)
+    facts = facts_in_graph(data, image)
+    if change:
+        image = change(Picture.of(image)).whole()
+    if mask is None:
+        return image, tf.zeros_like(image[..., :1]), facts
+    return image, fit_mask(mask, tf.shape(image)[:2]), facts
 
 
 def load_images(

@@ -330,10 +330,9 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     assert "epochs: 3" not in out and len(out.splitlines()) == 9
     one = ("--set", "training.batch_size=144", "--set", "training.epochs=1",
            "--set", "training.early_stopping=null")  # fmt: skip
-    code, out, error = call("train", [*arguments, *one], capsys)
+    code, out, error = call("train", [*arguments, *one, "--show-config"], capsys)
     assert code == 0 and "1 epoch, each 2 batches of 144 images" in out, error
-    code, out, error = call("train", [*arguments, "--show-config"], capsys)
-    assert code == 0 and "  epochs: 3\n" in out, error
+    assert "  epochs: 1\n" in out
     done = run("tfdetect.train", *arguments, "--json", cwd=here, FORCE_COLOR="1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.auditing.duplicates import Duplicates
-from tfdetect.auditing.shortcuts import Shortcut, groups_by_class
+from tfdetect.auditing.shortcuts import COMBINED, Shortcut, groups_by_class
 from tfdetect.core.spec import SPLITS
 from tfdetect.core.text import capitalized, counted
 from tfdetect.data.catalog import Catalog
@@ -76,55 +76,68 @@ def worst_level(findings: Iterable[Finding]) -> str:
 def shortcut_findings(shortcuts: list[Shortcut], classes: tuple[str, ...]) -> Iterator[Finding]:
     """Yield a finding for each trait that predicts the label.
 
+    Traits that are combined are reported only if no single trait predicts the label.
+
     Args:
         shortcuts: the shortcuts from `find_shortcuts`.
         classes: names of the classes, in label order.
     """
     groups, reported = set(), set()
-    for s in sorted(shortcuts, key=lambda s: -s.accuracy):
-        if s.group.startswith("combined") or _IMPLIED_BY.get(s.name) in reported:
+    for shortcut in sorted(shortcuts, key=lambda s: -s.accuracy):
+        if shortcut.group in COMBINED or _IMPLIED_BY.get(shortcut.name) in reported:
             continue
-        strong = s.significantly_above(_MIN_ACCURACY[s.group])
-        if not strong and (s.value is None or s.group == "name"):
-            continue
-        groups.add(s.group)
-        reported.add(s.name)
-        level = CAUTION
-        if s.name in _NOTE_TRAITS or s.group in _NOTE_GROUPS:
-            level = NOTE
-        elif s.group in _IN_PIXELS and s.significantly_above(_UNRELIABLE_ACCURACY):
-            level = UNRELIABLE
-        if strong:
-            text = f"{capitalized(s.name)} alone predicts the label {_accuracy(s)}"
-            text += f": {describe_value(s, classes)}." if s.value else "."
-        else:
-            text = f"{capitalized(s.name)} predicts the label of some images: "
-            text += f"{describe_value(s, classes)}."
-        yield Finding(level, s.group, text, "formats" if s.group in _IN_PIXELS else None)
-    for s in shortcuts:
-        # Reported only if no single trait shows it.
-        combined = s.group == "combined_file" and s.significantly_above(_MIN_ACCURACY[s.group])
-        if combined and not groups & {*_IN_PIXELS, "metadata"}:
-            level = UNRELIABLE if s.significantly_above(_UNRELIABLE_ACCURACY) else CAUTION
-            text = f"Format, size and metadata combined predict the label {_accuracy(s)}."
-            yield Finding(level, "format", text, "formats")
+        if finding := _trait_finding(shortcut, classes):
+            groups.add(shortcut.group)
+            reported.add(shortcut.name)
+            yield finding
+    if groups & {*_IN_PIXELS, "metadata"}:
+        return
+    for shortcut in shortcuts:
+        if shortcut.group == "combined_file" and _is_reported(shortcut):
+            is_severe = shortcut.significantly_above(_UNRELIABLE_ACCURACY)
+            text = f"Format, size and metadata combined predict the label {_accuracy(shortcut)}."
+            yield Finding(UNRELIABLE if is_severe else CAUTION, "format", text, "formats")
 
 
-def _accuracy(s: Shortcut) -> str:
-    return f"with a balanced accuracy of {s.accuracy:.1%} (chance: {s.chance:.0%})"
+def _trait_finding(shortcut: Shortcut, classes: tuple[str, ...]) -> Finding | None:
+    """Return the finding about a single trait; None if it does not predict the label."""
+    subject, value = capitalized(shortcut.name), describe_value(shortcut, classes)
+    if _is_reported(shortcut):
+        text = f"{subject} alone predicts the label {_accuracy(shortcut)}"
+        text += f": {value}." if value else "."
+    elif value and shortcut.group != "name":
+        text = f"{subject} predicts the label of some images: {value}."
+    else:
+        return None
+    in_pixels, level = shortcut.group in _IN_PIXELS, CAUTION
+    if shortcut.name in _NOTE_TRAITS or shortcut.group in _NOTE_GROUPS:
+        level = NOTE
+    elif in_pixels and shortcut.significantly_above(_UNRELIABLE_ACCURACY):
+        level = UNRELIABLE
+    return Finding(level, shortcut.group, text, "formats" if in_pixels else None)
 
 
-def describe_value(s: Shortcut, classes: tuple[str, ...]) -> str:
+def _is_reported(shortcut: Shortcut) -> bool:
+    """Return whether a shortcut predicts the label better than its group may."""
+    return shortcut.significantly_above(_MIN_ACCURACY[shortcut.group])
+
+
+def _accuracy(shortcut: Shortcut) -> str:
+    return f"with a balanced accuracy of {shortcut.accuracy:.1%} (chance: {shortcut.chance:.0%})"
+
+
+def describe_value(shortcut: Shortcut, classes: tuple[str, ...]) -> str:
     """Return the most predictive value of a shortcut and how frequent it is in each class.
 
     It is "" if no value occurs almost only in one class.
     """
-    if s.value is None:
+    if shortcut.value is None:
         return ""
     fractions = ", ".join(
-        f"{fraction:.1%} of {name}" for name, fraction in zip(classes, s.value.fractions)
+        f"{fraction:.1%} of {name}" for name, fraction in zip(classes, shortcut.value.fractions)
     )
-    words = {"true": "present", "false": "absent"}.get(s.value.text, f"value {s.value.text}")
+    text = shortcut.value.text
+    words = {"true": "present", "false": "absent"}.get(text, f"value {text}")
     return f"{words} in {fractions}"
 
 

@@ -535,7 +535,7 @@ def examination(verdict="fake", p=0.9, inconclusive=False, reencoded=None, **cha
         "path": Path("a.png"), "sha256": "0" * 64, "image": image, "row": row, "altered": None,
         "reencoded": reencoded or {"jpeg:75": p, "social:2": p}, "facts": [], "evidence": None,
         "differences": [],
-        "shrunk": "", "view_image": image, "view": 0, "front_end": None,
+        "unseen": "", "view_image": image, "view": 0, "front_end": None,
         "maps": {"occlusion": np.ones((64, 64), np.float32)}, "sanity": {"occlusion": 0.1},
     } | changes  # fmt: skip
     return Examination(**values)

@@ -51,7 +51,7 @@ class Examination:
         facts: metadata of the file.
         evidence: all evidence, one line for each piece, with the headline.
         differences: sentences on how the image differs from the training images.
-        shrunk: a sentence if the detector sees only a part or a much smaller copy; else "".
+        unseen: a sentence if the detector sees only a part or a much smaller copy; else "".
         view_image: what the detector sees, over which the maps are drawn, uint8 [h, w, 3].
         view: number of that view in the run.
         front_end: output of the front-end, float [h, w, C]; None without a front-end.
@@ -68,7 +68,7 @@ class Examination:
     facts: list[Fact]
     evidence: Evidence
     differences: list[str]
-    shrunk: str
+    unseen: str
     view_image: np.ndarray
     view: int
     front_end: np.ndarray | None
@@ -92,7 +92,7 @@ class Examiner:
     def __init__(self, run: Run, detector: CompiledDetector, max_pixels: int = MAX_PIXELS):
         self.run, self._detector, self._max_pixels = run, detector, max_pixels
         self._explainer = Explainer(detector.model, run.info.members)
-        self._front_end = feature_maps(detector.model) if len(run.views) == 1 else None
+        self._feature_maps = feature_maps(detector.model) if len(run.views) == 1 else None
 
     def examine(
         self, row: dict[str, Any], on_step: Callable[[str], None] = lambda _: None
@@ -116,20 +116,12 @@ class Examiner:
         view_image = middle_window(views[view]).astype(np.uint8)
         maps = self._explainer.maps(views, view, on_step=on_step)
         front_end = None
-        if self._front_end is not None:
-            features = self._front_end(view_image[None].astype(np.float32))
+        if self._feature_maps is not None:
+            features = self._feature_maps(view_image[None].astype(np.float32))
             front_end = features[FRONT_END][0] if FRONT_END in features else None
         on_step("test of the maps")
         sanity = self._explainer.sanity(views, maps, view)
-        names = reencodings_of(self._detector.predicts_masks, image.shape[:2])
-        reencoded = {}
-        changes = parse_degradations(names)
-        scores = predict_changed(run, self._detector, decoded, [c.of for c in changes])
-        for change in changes:
-            on_step(reencoding(change.name))
-            p_fake = next(scores)
-            if p_fake is not None:
-                reencoded[change.name] = p_fake
+        reencoded = self._score_reencodings(decoded, on_step)
         on_step("evidence")
         differences = training_differences(run, row, image.shape[:2], format_of(path))
         return Examination(
@@ -137,9 +129,31 @@ class Examiner:
             altered=altered, reencoded=reencoded, facts=read_metadata(path, self._max_pixels),
             evidence=evidence(path, [(run, row)], image, self._max_pixels),
             differences=differences,
-            shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
+            unseen="" if differences else _unseen(run, image.shape[:2]), view_image=view_image,
             view=view, front_end=front_end, maps=maps, sanity=sanity,
         )  # fmt: skip
+
+    def _score_reencodings(
+        self, image: tf.Tensor, on_step: Callable[[str], None]
+    ) -> dict[str, float]:
+        """Return P(fake) after each re-encoding, by name of the degradation.
+
+        Re-encodings that are impossible for the image are left out.
+
+        Args:
+            image: uint8 [H, W, 3].
+            on_step: see `examine`.
+        """
+        names = reencodings_of(self._detector.predicts_masks, tuple(image.shape[:2]))
+        changes = parse_degradations(names)
+        scores = predict_changed(self.run, self._detector, image, [c.of for c in changes])
+        found = {}
+        for change in changes:
+            on_step(reencoding(change.name))
+            p_fake = next(scores)  # computed now
+            if p_fake is not None:
+                found[change.name] = p_fake
+        return found
 
 
 def training_differences(
@@ -179,7 +193,7 @@ def training_differences(
     return found
 
 
-def _shrunk(run: Run, size: tuple[int, int]) -> str:
+def _unseen(run: Run, size: tuple[int, int]) -> str:
     """Return a sentence if the detector sees only a part or a much smaller copy; else "".
 
     Args:

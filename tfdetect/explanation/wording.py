@@ -57,8 +57,8 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
             f"The verdict is fragile: {len(found.changed_by(run))} of {len(found.reencoded)} "
             "harmless re-encodings change it."
         )
-    if found.shrunk:
-        result.append(found.shrunk)
+    if found.unseen:
+        result.append(found.unseen)
     doubtful = [name for name, value in found.sanity.items() if value >= max_sanity]
     if doubtful:
         result.append(

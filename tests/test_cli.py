@@ -102,7 +102,7 @@ def test_help_is_fast():
         assert run("tfdetect.train", "--help").returncode == 0
         return used() - start
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    assert any(seconds() < 0.5 for _ in range(3))
 
 
 MISTAKES = {

@@ -103,8 +103,10 @@ def test_images_of_every_kind_get_the_same_verdict(shared_run, tmp_path):
     with pytest.raises(UserError, match="opened with mode 'rb'"):
         detector.predict(io.StringIO("text"))
     assert len(folder) == 16 and folder.unreadable == 0
-    gray = detector.predict(arrays[0][..., 0], progress=False)
-    assert gray[0]["error"] is None
+    gray = arrays[0][..., 0]
+    modes = [Image.fromarray(gray).convert("LA").convert("La"), Image.fromarray(gray)]
+    found = detector.predict([*modes, gray], progress=False)
+    assert found[0]["p_fake"] == found[1]["p_fake"] == found[2]["p_fake"]
 
 
 def test_a_metric_is_a_float_that_can_be_copied_and_pickled(shared_run):
@@ -129,6 +131,8 @@ def test_predictions_are_a_table(shared_run, tmp_path):
     assert "broken.jpg" in repr(found)
     with pytest.raises(IndexError):
         found[3]
+    with pytest.raises(TypeError, match=r"Take found\[0\]\['path'\] of one row"):
+        found["path"]
 
 
 def test_files_are_predicted_where_nothing_can_be_written(shared_run, tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ SIZE = {"image_size": 32}
         (tfdetect.compare, [3], {}, "runs is a run, its folder, name or address. Received: 3"),
         (tfdetect.export, ["x", 3], {}, "formats is text. Received: 3"),
         (tfdetect.export, ["x"], {"formats": ["onnx", None]}, "formats is text. Received: None"),
+        (tfdetect.ensemble, [["a", "b"]], {"fusion": "maen"}, "fusion 'maen'. Did you mean 'mean'"),
         (tfdetect.train, ["demo"], {"gpus": 1.5}, "gpus is a whole number. Received: 1.5"),
         (tfdetect.audit, ["~no_such_user/x"], {}, "no_such_user"),
         (tfdetect.audit, ["a\0b"], {}, "null character"),

@@ -140,6 +140,8 @@ def _upright(image: PIL.Image.Image, number: int) -> PIL.Image.Image:
         upright.load()
     except (OSError, SyntaxError) as error:
         raise UserError(f"Image {number} cannot be decoded: {error}") from error
+    if upright.mode == "La":  # Pillow converts it to this mode alone
+        return upright.convert("LA")
     return upright if upright.mode in _PNG_MODES else upright.convert("RGB")
 
 

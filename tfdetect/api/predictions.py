@@ -97,6 +97,11 @@ class Predictions(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             rows = self._table.take(range(len(self))[index])
             return Predictions(rows, authentic=self._authentic)
+        if isinstance(index, str):
+            raise TypeError(
+                f"Predictions are rows, each a dict. Take found[0][{index!r}] of one row, or "
+                f"found.to_pandas()[{index!r}] of all. Received index: {index!r}."
+            )
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
         return next(iter(Predictions(self._table.take([index % len(self)]))))

@@ -18,7 +18,7 @@ from tfdetect.api.arguments import (
     text_of,
 )
 from tfdetect.core import console
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.open_run import find_unfinished, new_run_path
 from tfdetect.core.quiet import import_tensorflow
@@ -213,8 +213,11 @@ def ensemble(
     Raises:
         UserError: the runs do not fit together.
     """
+    from tfdetect.fusion.fusions import FUSIONS, FusionSettings
     from tfdetect.fusion.members import open_members
 
+    if fusion not in FUSIONS:
+        raise unknown("fusion", fusion, FUSIONS)
     if fine_tune_epochs < 0 or learning_rate <= 0 or batch_size < 1:
         raise UserError("--fine-tune must be at least 0, --learning-rate and --batch-size above 0.")
     members = open_members([run.path for run in runs_of(runs)], masks=masks)
@@ -233,7 +236,6 @@ def ensemble(
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
     import_tensorflow()
     from tfdetect.fusion.fuse import fuse
-    from tfdetect.fusion.fusions import FusionSettings
 
     settings = FusionSettings(fusion, masks, batch_size, fine_tune_epochs, learning_rate)
     with console.quiet(not progress):

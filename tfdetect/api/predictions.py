@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -97,14 +98,16 @@ class Predictions(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             rows = self._table.take(range(len(self))[index])
             return Predictions(rows, authentic=self._authentic)
-        if isinstance(index, str):
+        try:
+            number = operator.index(index)
+        except TypeError:
             raise TypeError(
                 f"Predictions are rows, each a dict. Take found[0][{index!r}] of one row, or "
                 f"found.to_pandas()[{index!r}] of all. Received index: {index!r}."
-            )
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
-        return next(iter(Predictions(self._table.take([index % len(self)]))))
+            ) from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There are {len(self)} predictions. Received index: {number}.")
+        return next(iter(Predictions(self._table.take([number % len(self)]))))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in self._table.to_pylist():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from conftest import train_small, write_dataset, write_images
 from PIL import Image
 
+import tfdetect
 from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_command import run_command
@@ -325,3 +326,22 @@ def test_the_background_is_removed(tmp_path):
     assert run_command(prepare_main, [*argv, "--foreground", "brush"]) == 2  # finds nothing
     none = ["--foreground", "panoptic", "--panoptic", str(root / "real")]
     assert run_command(prepare_main, ["--dataset", str(root), "--output", str(output), *none]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"encode": "bmp"}, "Unknown encoding of copies 'bmp'. Available: jpeg, keep, png"),
+        ({"resize": "cut"}, "Unknown way to resize 'cut'"),
+        ({"size": -5}, "at least 1 pixel. Received: \\(-5, -5\\)"),
+        ({"quality": 0}, "from 1 to 100. Received: 0"),
+        ({"background": "foo"}, "Unknown background 'foo'"),
+        ({"shard_mebibytes": 0}, "must be above 0"),
+    ],
+)
+def test_what_copies_cannot_be_is_refused_before_the_data_is_read(
+    arguments, message, folder_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tfdetect.data.plan.find_data", None)
+    with pytest.raises(UserError, match=message):
+        tfdetect.prepare(folder_dataset, tmp_path / "shards", progress=False, **arguments)

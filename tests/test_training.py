@@ -36,6 +36,7 @@ from tfdetect.evaluation.training_history import not_learned
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
+from tfdetect.train_run import fit_only
 from tfdetect.training.begin_run import begin_run
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.epoch_log import EpochLog
@@ -371,6 +372,23 @@ def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
     plan = load_plan(tmp_path / "small_images")
     assert plan.experiment.training.epochs == 500
     assert "--resume" in out + err
+
+
+def test_the_line_of_an_epoch_comes_when_its_state_is_saved(folder_dataset, tmp_path):
+    """So that Ctrl-C after it does not lose the epoch."""
+    saved = []
+
+    def log(line):
+        if line.startswith("epoch "):
+            with np.load(tmp_path / "state" / "last.npz") as state:
+                saved.append(len(json.loads(str(state["state"]))["history"]))
+
+    plan = make_plan(str(folder_dataset), "small_images", SMALL)
+    catalog = find_data(plan, progress=False)
+    fit_only(
+        TrainingJob(plan, catalog, configure_devices(virtual=1), tmp_path, True, log), tmp_path
+    )
+    assert saved == [1, 2]
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_a_run(folder_dataset, tmp_path, monkeypatch):

@@ -245,8 +245,8 @@ def _fit(
 
     return fit(
         experiment, classes, FitData(train, validation, unaugmented), job.devices, folder,
-        callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=job.log,
-        parent=job.parent, finish_interrupted=finish_interrupted,
+        callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks], log=job.log,
+        parent=job.parent, finish_interrupted=finish_interrupted, reporters=log_epochs,
     )  # fmt: skip
 
 

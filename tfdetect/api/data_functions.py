@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfdetect.synthesis.foreground import Background
     from tfdetect.synthesis.settings import Settings as SynthesisSettings
 
+BACKGROUNDS = ("gray", "keep")  # what takes the place of a background
+
 
 @checked
 def audit(
@@ -175,6 +177,10 @@ def prepare(
             raise UserError(
                 "--foreground takes no --spark: its network runs in the command itself."
             )
+    if background not in BACKGROUNDS:
+        raise unknown("background", background, BACKGROUNDS)
+    if shard_mebibytes <= 0:
+        raise UserError(f"shard_mebibytes must be above 0. Received: {shard_mebibytes}.")
     plan = plan_of(dataset, None, None, (), data_dir, authentic)
     check_writable(user_path(output))
     import_tensorflow()
@@ -189,13 +195,12 @@ def prepare(
         remove = Foreground(foreground, mask_options or {}, background)
         how = f"{foreground} {mask_options or ''}, background: {background}"
         encode = "png" if encode == "keep" else encode
-    sides = (size, size) if isinstance(size, int) else size
+    copies = Copies((size, size) if isinstance(size, int) else size, resize, encode, quality, how)
     with writing_on(cluster, user_path(output), roots_of(plan), progress) as jobs:
         return write_shards(
             find_data(plan, progress, console.log if progress else None), plan.spec,
-            user_path(output), Copies(sides, resize, encode, quality, how),
-            shard_bytes=round(shard_mebibytes * 2**20), workers=workers or len(allowed_cores()),
-            progress=progress, remove_background=remove,
+            user_path(output), copies, shard_bytes=round(shard_mebibytes * 2**20),
+            workers=workers or len(allowed_cores()), progress=progress, remove_background=remove,
             elsewhere=None if jobs is None else jobs.write_shards,
         )  # fmt: skip
 

@@ -123,10 +123,10 @@ class Detector:
             max_pixels: a file whose image has more pixels is not decoded.
 
         Returns:
-            One row per image, also of a file that is given twice: by its path again, in a folder or
-            by a link. A file that cannot be read, or a folder without images, has a row with its
-            `error`. A mask or a page that cannot be written is in `unwritten`; the others
-            are written.
+            One row per image. A file that is given twice, by its path again, in a folder or by a
+            link, has one row, so match rows with files by `path`. A file that cannot be read, or a
+            folder without images, has a row with its `error`. A mask or a page that cannot be
+            written is in `unwritten`; the others are written.
 
         Raises:
             UserError: a path does not exist, an array is not an image, or no image can be read.

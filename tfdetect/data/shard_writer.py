@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError
+from tfdetect.core.data_settings import Resize
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import checksum
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.text import from_os
@@ -29,6 +30,7 @@ from tfdetect.imaging.read import decode_any, decoding_error
 TEXTS = ("path", "dataset", "generator", "group")  # columns that each record stores as text
 _KEPT_FORMATS = ("JPEG", "PNG")  # others are stored as PNG, since not every reader decodes them
 _BATCH = 64  # images between two looks at the stop signal
+ENCODINGS = ("keep", "png", "jpeg")  # of copies
 NO_FOREGROUND = "no foreground: "  # begins the reason why an image is left out
 
 # Returns an image uint8 [H, W, 3] without its background, given its path.
@@ -46,6 +48,9 @@ class Copies:
         quality: quality of JPEG, 1 to 100.
         foreground: how what stays of each image is found, and what takes the background's place,
             in words; None for whole images.
+
+    Raises:
+        UserError: a value is not allowed.
     """
 
     size: tuple[int, int] | None = None
@@ -53,6 +58,16 @@ class Copies:
     encode: str = "keep"
     quality: int = 95
     foreground: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.encode not in ENCODINGS:
+            raise unknown("encoding of copies", self.encode, ENCODINGS)
+        if self.resize not in get_args(Resize):
+            raise unknown("way to resize", self.resize, get_args(Resize))
+        if self.size is not None and min(self.size) < 1:
+            raise UserError(f"The size of copies must be at least 1 pixel. Received: {self.size}.")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"The quality of JPEG is from 1 to 100. Received: {self.quality}.")
 
 
 class ShardRow(TypedDict):

@@ -91,6 +91,7 @@ def fit(
     log: console.Log = print,
     parent: Run | None = None,
     finish_interrupted: bool = True,
+    reporters: Sequence[keras.callbacks.Callback] = (),
 ) -> FitResult:
     """Train a detector, or continue a training that was interrupted.
 
@@ -106,6 +107,8 @@ def fit(
         parent: the run whose detector the training starts from.
         finish_interrupted: whether a training that Ctrl-C ends returns what it has learned; if not,
             the KeyboardInterrupt is raised.
+        reporters: callbacks that say how far the training is. They are called when the state of an
+            epoch is saved, so that Ctrl-C after its line does not lose it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended the training; see `finish_interrupted`.
@@ -140,7 +143,7 @@ def fit(
             job.detector, data.validation, folder / "logs", training.tensorboard.images, average
         )
         callbacks = [*callbacks, errors]
-    every = all_callbacks(training, state, average, callbacks, folder)
+    every = [*all_callbacks(training, state, average, callbacks, folder), *reporters]
     if not devices.is_chief:
         only_chief = keras.callbacks.TensorBoard | ErrorImages
         every = [each for each in every if not isinstance(each, only_chief)]

@@ -50,6 +50,8 @@ def test_a_gpu_that_is_not_there():
 def test_one_device_needs_no_strategy():
     assert configure_devices().strategy is None
     assert configure_devices(virtual=1).strategy is None
+    with pytest.raises(UserError, match="--virtual-devices trains on the CPU. Leave out --gpus"):
+        configure_devices([0], virtual=2)
     three = configure_devices(virtual=3)
     assert three.strategy.num_replicas_in_sync == 3
 

@@ -143,6 +143,11 @@ def configure_devices(
             raise UserError(
                 "--virtual-devices tests several devices of one process, not a cluster."
             )
+        if gpus or limits:
+            raise UserError(
+                "--virtual-devices trains on the CPU. Leave out --gpus and --gpu-memory-limit, or "
+                "leave it out."
+            )
         return _virtual_devices(virtual)
     limits = limits or {}
     chosen = _use_gpus(gpus, limits)

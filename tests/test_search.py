@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from commands import call
-from conftest import SMALL, write_images
+from conftest import SMALL, run_at, write_images
 from markupsafe import escape
 
 from tfdetect.core import process, registry
@@ -717,3 +717,13 @@ def test_folds_divide_by_group_without_the_test_split(tmp_path):
         catalog.split("test")["group"].to_pylist()
     )
     assert set.union(*held) == outside
+
+
+@pytest.mark.parametrize(("log_loss", "why"), [("nan", "The training diverged"), (
+    "0.7", "The objective auc is not defined on this validation split")])  # fmt: skip
+def test_a_trial_without_a_value_says_why(tmp_path, log_loss, why):
+    (tmp_path / "history.csv").write_text(
+        "epoch,log_loss,accuracy,val_log_loss,val_accuracy\n"
+        f"1,0.7,0.5,0.7,0.5\n2,15e15,0.5,{log_loss},0.5\n"
+    )
+    assert trial_command.why_undefined("auc", run_at(tmp_path)).startswith(why)

@@ -6,6 +6,7 @@ process ends when the process that started it has ended; started again, it resum
 
 import argparse
 import json
+import math
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ from tfdetect.core.run_command import explanation_of, run_command
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
+from tfdetect.evaluation.training_history import read_history
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.objective import mean_of_folds
 from tfdetect.tuning.pruning import should_prune
@@ -118,10 +120,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
     values = [search.objective.read(run.results["validation"]) for run in runs]
     value, low, high = map(float, mean_of_folds(values))
     if value != value:
-        raise UserError(
-            f"The objective {search.objective.name} is not defined on this validation split. "
-            "Choose another --objective."
-        )
+        raise UserError(why_undefined(search.objective.name, runs[-1]))
     _log_hyperparameters(search, trial, value)
     return Outcome(
         trial.number,
@@ -193,6 +192,20 @@ def _train_or_open(
             if time.monotonic() > until:
                 raise
             time.sleep(1)
+
+
+def why_undefined(objective: str, run: Run) -> str:
+    """Return why an objective has no value on the validation split after a training."""
+    if any(math.isnan(epoch["val_log_loss"]) for epoch in read_history(run)[-1:]):
+        return (
+            "The training diverged: what the detector predicts are no numbers. Lower "
+            "training.optimizer.learning_rate in the search space, or clip gradients "
+            "(training.optimizer.clip_norm)."
+        )
+    return (
+        f"The objective {objective} is not defined on this validation split. Choose another "
+        "--objective."
+    )
 
 
 def _log_hyperparameters(search: Search, trial: Trial, value: float) -> None:

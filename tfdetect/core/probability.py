@@ -3,6 +3,9 @@
 import math
 
 EPSILON = 1e-7  # of a probability, before its logit
+# Of a probability whose complement is known, too, before its logarithm: so small that certain
+# images keep their ranks, and float32 still has it in full precision.
+SMALLEST = 1e-37
 
 
 def logit(p: float) -> float:

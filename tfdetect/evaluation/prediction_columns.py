@@ -248,7 +248,10 @@ def uncalibrated(run: Run) -> Run:
 
 
 def raw_logits(table: "pa.Table", run: Run) -> np.ndarray:
-    """Return the logits of P(fake) in predictions of a run without calibration, float64 [n]."""
+    """Return the logits of P(fake) in predictions of a run without calibration, float64 [n].
+
+    They are clipped to 16, so that a few certain images do not decide what is fitted to them.
+    """
     raw, _ = _class_probabilities(table, run)
     fake, authentic = raw[:, 1:].sum(axis=1), raw[:, 0]
     fake, authentic = (np.clip(p.astype(np.float64), EPSILON, 1) for p in (fake, authentic))

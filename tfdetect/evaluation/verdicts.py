@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.core.probability import EPSILON
+from tfdetect.core.probability import SMALLEST
 from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration
 
@@ -63,13 +63,14 @@ def calibrated(table: np.ndarray, calibration: Calibration | None) -> np.ndarray
     """
     if calibration is None:
         return table
-    fakes = table[:, 1:]
+    smallest = np.float32(SMALLEST)
+    fakes = np.maximum(table[:, 1:], smallest)
     fake = fakes.sum(axis=1, keepdims=True)
-    logit = np.log(np.clip(fake, EPSILON, 1)) - np.log(np.clip(table[:, :1], EPSILON, 1))
+    logit = np.log(fake) - np.log(np.maximum(table[:, :1], smallest))
     if calibration.knots is not None:
         logit = np.interp(logit, *calibration.knots)
     else:
         logit = calibration.scale * logit + calibration.shift
-    p_fake = 1 / (1 + np.exp(-logit.astype(np.float64)))
-    kinds = fakes / np.maximum(fake, EPSILON)
-    return np.concatenate([1 - p_fake, kinds * p_fake], axis=1).astype(np.float32)
+    logit = np.clip(logit.astype(np.float64), -700, 700)  # where its exponential is finite
+    authentic, p_fake = 1 / (1 + np.exp([logit, -logit]))
+    return np.concatenate([authentic, fakes / fake * p_fake], axis=1).astype(np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdetect.core.data_settings import TILE_BATCH, TILE_OVERLAP, TOP_PIXELS
-from tfdetect.core.probability import EPSILON
+from tfdetect.core.probability import EPSILON, SMALLEST
 
 
 def by_tiles(
@@ -69,8 +69,8 @@ def pool_tiles(tables: np.ndarray, altered: np.ndarray, pooling: str) -> np.ndar
     top = np.clip(top, np.float32(EPSILON), np.float32(1 - EPSILON))
     logit = (np.log(top) - np.log1p(-top)).mean()
     fake, authentic = 1 / (1 + np.exp([-logit, logit]))
-    kinds = table[1:] / np.maximum(table[1:].sum(), np.float32(EPSILON))
-    return np.concatenate([[authentic], kinds * fake]).astype(np.float32)
+    fakes = np.maximum(table[1:], np.float32(SMALLEST))
+    return np.concatenate([[authentic], fakes / fakes.sum() * fake]).astype(np.float32)
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int], policy: str) -> tuple[list, np.ndarray]:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfdetect.core.data_settings import TOP_PIXELS, cuts_windows
-from tfdetect.core.probability import EPSILON
+from tfdetect.core.probability import EPSILON, SMALLEST
 from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore
@@ -31,10 +31,15 @@ def verdict_from_masks(detector: keras.Model) -> bool:
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """Return class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
+    """Return class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C].
+
+    Every row adds up to 1, and images of different logits keep different probabilities in one of
+    the columns as far as float32 goes, in every runtime. ONNX Runtime's sigmoid is approximate: it
+    is 0 for logits below -18.
+    """
     logits = tf.cast(logits, tf.float32)
     if logits.shape[-1] == 1:
-        return tf.sigmoid(tf.concat([-logits, logits], axis=1))
+        logits = tf.concat([tf.zeros_like(logits), logits], axis=1)
     return tf.nn.softmax(logits)
 
 
@@ -52,10 +57,9 @@ def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
     """
     if calibration is None:
         return table
-    fakes = table[:, 1:]
+    fakes = tf.maximum(table[:, 1:], SMALLEST)
     fake = tf.reduce_sum(fakes, axis=1, keepdims=True)
-    logit = tf.math.log(tf.clip_by_value(fake, EPSILON, 1.0))
-    logit -= tf.math.log(tf.clip_by_value(table[:, :1], EPSILON, 1.0))
+    logit = tf.math.log(fake) - tf.math.log(tf.maximum(table[:, :1], SMALLEST))
     if calibration.knots is not None:
         x, y = (tf.constant(knots, tf.float32) for knots in calibration.knots)
         after = tf.clip_by_value(tf.searchsorted(x, logit[:, 0]), 1, x.shape[0] - 1)
@@ -65,8 +69,8 @@ def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
         logit = logit[:, None]
     else:
         logit = calibration.scale * logit + calibration.shift
-    kinds = fakes / tf.maximum(fake, EPSILON)
-    return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
+    after = probabilities(logit)
+    return tf.concat([after[:, :1], fakes / fake * after[:, 1:]], axis=1)
 
 
 def shown_masks(masks: tf.Tensor, p_fake: tf.Tensor, threshold: float) -> tf.Tensor:
@@ -225,8 +229,10 @@ def pool_tiles(tables: tf.Tensor, altered: tf.Tensor, pooling: str) -> tf.Tensor
     top, _ = tf.math.top_k(pixels, tf.maximum(1, tf.shape(pixels)[1] // TOP_PIXELS), sorted=False)
     top = tf.clip_by_value(top, EPSILON, 1 - EPSILON)
     logit = tf.reduce_mean(tf.math.log(top) - tf.math.log1p(-top), axis=1, keepdims=True)
-    kinds = table[:, 1:] / tf.maximum(tf.reduce_sum(table[:, 1:], 1, keepdims=True), EPSILON)
-    return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
+    fakes = tf.maximum(table[:, 1:], SMALLEST)
+    pooled = probabilities(logit)
+    kinds = fakes / tf.reduce_sum(fakes, axis=1, keepdims=True)
+    return tf.concat([pooled[:, :1], kinds * pooled[:, 1:]], axis=1)
 
 
 def _score_images_of_views(

@@ -3,9 +3,8 @@
 
 import * as ort from "../npm/onnxruntime-web/dist/ort.wasm.min.js";
 import {cutsWindows, resize, restore, rint, windows} from "./resample.js";
-import {byTiles, poolTiles} from "./tiles.js";
+import {byTiles, poolTiles, SMALLEST} from "./tiles.js";
 
-const EPSILON = 1e-7;  // of a probability, before its logarithm
 const THRESHOLD = 0.5;  // P(altered) from which a pixel counts as altered
 const MAX_AUTHENTIC = 0.499;  // highest P(altered) of a pixel where no mask is shown
 const runtime = new URL("../npm/onnxruntime-web/dist/", import.meta.url).href;
@@ -126,14 +125,14 @@ export class Detector {
   calibrated(table) {
     const {calibration} = this.settings;
     if (!calibration) return Array.from(table);
-    const fake = table.slice(1).reduce((sum, value) => sum + value, 0);
-    const log = (p) => Math.log(Math.min(Math.max(p, EPSILON), 1));
-    let logit = log(fake) - log(table[0]);
+    const fakes = Array.from(table.slice(1), (each) => Math.max(each, SMALLEST));
+    const fake = fakes.reduce((sum, value) => sum + value, 0);
+    let logit = Math.log(fake) - Math.log(Math.max(table[0], SMALLEST));
     logit = calibration.knots
       ? interpolated(logit, ...calibration.knots) : calibration.scale * logit + calibration.shift;
     const p = 1 / (1 + Math.exp(-logit));
-    const fakes = Array.from(table.slice(1), (each) => Math.fround(each / Math.max(fake, EPSILON) * p));
-    return [Math.fround(1 - p), ...fakes];
+    const authentic = 1 / (1 + Math.exp(logit));
+    return [authentic, ...fakes.map((each) => each / fake * p)].map(Math.fround);
   }
 
   // Mahalanobis distance; see tfdetect/core/feature_distance.py.

@@ -5,7 +5,8 @@ import {cut, rint} from "./resample.js";
 const OVERLAP = 4;  // TILE_OVERLAP of tfdetect/core/data_settings.py
 const CHUNK = 4;  // tiles that are predicted at a time
 const TOP_PIXELS = 200;  // as in tfdetect/core/data_settings.py
-const EPSILON = 1e-7;  // of a probability, before its logarithm
+const EPSILON = 1e-7;  // of a probability, before its logit
+export const SMALLEST = 1e-37;  // as in tfdetect/core/probability.py
 
 /** Return where tiles begin along a side, evenly spaced. */
 export function tileStarts(length, side) {
@@ -30,8 +31,8 @@ export function poolTiles(tables, altered, pooling) {
     return Math.log(inside) - Math.log1p(-inside);
   });
   const logit = logits.reduce((sum, each) => sum + each, 0) / count;
-  const fakes = table.slice(1);
-  const sum = Math.max(fakes.reduce((total, each) => total + each, 0), EPSILON);
+  const fakes = table.slice(1).map((each) => Math.max(each, SMALLEST));
+  const sum = fakes.reduce((total, each) => total + each, 0);
   const fake = 1 / (1 + Math.exp(-logit));
   return [1 / (1 + Math.exp(logit)), ...Array.from(fakes, (each) => each / sum * fake)];
 }

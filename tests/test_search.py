@@ -28,6 +28,7 @@ from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.run_command import run_command
+from tfdetect.core.run_writer import write_info
 from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.search import main
 from tfdetect.tuning import trial as trial_command
@@ -38,7 +39,7 @@ from tfdetect.tuning.parameter import Parameter
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
 from tfdetect.tuning.scheduler import best_trial
-from tfdetect.tuning.search_folder import open_search
+from tfdetect.tuning.search_folder import Search, open_search
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.store import (
     COMPLETE,
@@ -347,7 +348,9 @@ def raising(error):
 def test_a_trial_records_why_it_failed(tmp_path, monkeypatch, error, reason, remote):
     recorded = []
     search = SimpleNamespace(store=SimpleNamespace(finish=recorded.append),
-                             result_path=lambda number: tmp_path / "result.json")  # fmt: skip
+                             result_path=lambda number: tmp_path / "result.json",
+                             failure=lambda number, why: Outcome(number, FAILED, reason=why)
+                             )  # fmt: skip
     monkeypatch.setattr(trial_command, "open_search", lambda folder: search)
     monkeypatch.setattr(trial_command, "_run", raising(error))
     monkeypatch.setattr(trial_command, "_exit_with_parent", lambda parent: None)
@@ -719,11 +722,12 @@ def test_folds_divide_by_group_without_the_test_split(tmp_path):
     assert set.union(*held) == outside
 
 
-@pytest.mark.parametrize(("log_loss", "why"), [("nan", "The training diverged"), (
-    "0.7", "The objective auc is not defined on this validation split")])  # fmt: skip
-def test_a_trial_without_a_value_says_why(tmp_path, log_loss, why):
-    (tmp_path / "history.csv").write_text(
-        "epoch,log_loss,accuracy,val_log_loss,val_accuracy\n"
-        f"1,0.7,0.5,0.7,0.5\n2,15e15,0.5,{log_loss},0.5\n"
+def test_a_trial_that_failed_counts_what_it_trained(tmp_path):
+    for number, epochs in ((0, 3), (1, 2)):  # the third fold was not begun
+        folder = tmp_path / f"fold-{number}"
+        folder.mkdir()
+        write_info(run_at(folder).with_info(epochs=epochs, training_seconds=10))
+    search = SimpleNamespace(run_path=lambda number: tmp_path, settings=SimpleNamespace(folds=3))
+    assert Search.failure(search, 7, "full") == Outcome(
+        7, FAILED, epochs=5, seconds=20.0, reason="full"
     )
-    assert trial_command.why_undefined("auc", run_at(tmp_path)).startswith(why)

@@ -26,13 +26,13 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import find_unfinished, new_run_path, open_run
-from tfdetect.core.run_writer import RunWriter
+from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.shipped_runs import shipped_folder
 from tfdetect.data.plan import find_data, load_plan, make_plan
 from tfdetect.data.splits import few_of_a_class
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.predictions import predict_files
-from tfdetect.evaluation.training_history import not_learned
+from tfdetect.evaluation.training_history import not_learned, training_warnings
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
@@ -42,6 +42,7 @@ from tfdetect.training.devices import configure_devices
 from tfdetect.training.epoch_log import EpochLog
 from tfdetect.training.keras_metrics import FakeAUC
 from tfdetect.training.optimizer import build_optimizer
+from tfdetect.training.progress import trained_so_far
 from tfdetect.training.training_job import TrainingJob
 
 
@@ -440,11 +441,45 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
 
 
 def test_non_finite_loss_stops_with_its_step(folder_dataset, tmp_path):
-    with pytest.raises(UserError, match=r"The loss became (nan|inf) at step \d+"):
+    with pytest.raises(UserError, match=r"loss became (nan|inf) at step \d.*no earlier epoch"):
         fit_small(folder_dataset, tmp_path / "x", [
             "training.optimizer={name: sgd, learning_rate: 1000}", "model.head=hidden",
             "model.l2=1000",
         ])  # fmt: skip
+
+
+class Spoil(keras.callbacks.Callback):
+    """Makes the weights no numbers after the last step of an epoch, as a diverging update does."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+        self.now = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch:
+            for variable in self.model.trainable_variables:
+                variable.assign(variable * float("nan"))
+
+
+def test_predictions_that_are_no_numbers_end_the_training(folder_dataset, tmp_path):
+    settings = ["training.epochs=4", "training.steps_per_epoch=1", "training.monitor=accuracy"]
+    said = []
+    detector, state = fit_small(folder_dataset, tmp_path / "x", settings,
+                                callbacks=[Spoil(3)], log=said.append)  # fmt: skip
+    assert state.epoch == 2 and all(np.isfinite(w).all() for w in detector.get_weights())
+    assert said[-1] == (
+        "The validation log-loss became nan in epoch 3: the training diverged and ends here; "
+        f"epoch {state.best_epoch}, the best one, is kept."
+    )
+    assert state.history[state.best_epoch - 1]["val_accuracy"] == state.best
+    assert trained_so_far(tmp_path / "x") == (0, 0)  # no run
+    unfinished = (tmp_path / "x").rename(tmp_path / "y.partial")
+    write_info(run_at(unfinished))
+    assert trained_so_far(tmp_path / "y") == (2, pytest.approx(state.seconds, abs=60))
 
 
 def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
@@ -651,6 +686,17 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     assert "cifake_small_resnet with other settings" in model_card(open_run(tmp_path), chance)
     (tmp_path / "history.csv").write_text(epochs.format(0.68))
     assert not_learned(run, chance) == []
+    (tmp_path / "history.csv").write_text(epochs.format("nan"))
+    assert "best: 0.7000" in not_learned(run, chance)[0]
+    assert training_warnings(run, results) == []
+    (tmp_path / "history.csv").write_text(epochs.format(0.68))
+    [told] = training_warnings(run.with_info(diverged=3), results)
+    assert told.startswith("The training diverged in epoch 3") and told.endswith("precision).")
+    (tmp_path / "experiment.yaml").write_text(patient)
+    (tmp_path / "history.csv").write_text(epochs.format(0.72))
+    for diverged in (None, 3):  # which ended it, not patience
+        [*_, told] = training_warnings(run.with_info(epochs=2, diverged=diverged), chance)
+        assert ("(training.early_stopping)" in told) == (diverged is None)
 
 
 def test_what_train_warns_of_in_the_data_is_in_report_and_card(tmp_path, capsys):

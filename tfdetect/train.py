@@ -157,14 +157,14 @@ def _show_run(run: "Run") -> None:
     """Print the results of a run, its files, and the next command."""
     from tfdetect.evaluation.result_tables import transfer_tables, warnings_of
     from tfdetect.evaluation.summary import summary_rows
-    from tfdetect.evaluation.training_history import not_learned
+    from tfdetect.evaluation.training_history import training_warnings
 
     if "test" in run.results:
         console.table(summary_rows(run.results), title="Results on the test split")
         console.result()
         for warning in warnings_of("test", run.results["test"]):
             console.result(f"warning: {warning}")
-    for warning in not_learned(run, run.results):
+    for warning in training_warnings(run, run.results):
         console.result(f"warning: {warning}\n")
     for found in transfer_tables(run.transfer):
         console.table(found.rows, found.headers, title=found.title)

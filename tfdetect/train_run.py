@@ -263,6 +263,7 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
         stopped_early=fitted.stopped_early,
         epochs=state.epoch,
         best=state.best,
+        diverged=fitted.diverged,
         training_seconds=round(state.seconds),
         parameters=detector.count_params(),
     )

@@ -355,6 +355,8 @@ class RunInfo(Document):
         teacher: another run whose answers it learned.
         epochs: number of epochs trained.
         best: best value of the monitored metric on validation.
+        diverged: number of the epoch in which loss or predictions became infinite or nan, so that
+            the training ended and the best epoch before it was kept; None if they did not.
         training_seconds: time of the training, without evaluation.
         parameters: number of parameters of the detector.
         precision: the precision of the training, as Keras's policies are called.
@@ -391,6 +393,7 @@ class RunInfo(Document):
     teacher: Teacher | None = None
     epochs: int | None = None
     best: float | None = None
+    diverged: int | None = None
     training_seconds: int | None = None
     parameters: int | None = None
     precision: str | None = None

@@ -21,7 +21,7 @@ from tfdetect.evaluation.run_description import (
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
-from tfdetect.evaluation.training_history import not_learned
+from tfdetect.evaluation.training_history import training_warnings
 
 
 def model_card(run: Run, results: SplitResults, calibrated_since: str = "") -> str:
@@ -118,7 +118,7 @@ def _evaluation(run: Run, results: SplitResults) -> str:
         for name in names
     ]
     parts.append(_markdown(["metric", *splits], rows))
-    warnings = [f"- {text}" for text in not_learned(run, results)]
+    warnings = [f"- {text}" for text in training_warnings(run, results)]
     warnings += [
         f"- {split}: {text}" for split in splits for text in warnings_of(split, results[split])
     ]

@@ -35,7 +35,7 @@ from tfdetect.evaluation.run_description import (
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
-from tfdetect.evaluation.training_history import not_learned, read_history
+from tfdetect.evaluation.training_history import read_history, training_warnings
 
 CARD_TITLES = {"ece": "calibration error", "mask_iou": "mask IoU", "mask_f1": "pixel F1"}
 
@@ -66,7 +66,7 @@ def _write_report(found: Evaluation, output: Path) -> None:
     first, *others = parts.values()
     own = dataset == run.info.dataset.name
     transfer = result_tables.transfer_tables(run.transfer)
-    warnings = [*not_learned(run, results), *run.info.dataset.warnings] if own else []
+    warnings = [*training_warnings(run, results), *run.info.dataset.warnings] if own else []
     warnings = list(dict.fromkeys([*warnings, *found.data_warnings]))
     sections = [
         html.Section(f"{first.title} results", first.metrics()),

@@ -1,4 +1,4 @@
-"""The epochs of a run's training, and whether it learned anything."""
+"""The epochs of a run's training, and what it warns of: it diverged, or it learned nothing."""
 
 import math
 
@@ -6,6 +6,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.parsing import read_rows
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults
+from tfdetect.training.monitor import STEADIER
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
@@ -28,6 +29,30 @@ def read_history(run: Run) -> list[dict[str, float]]:
     return history
 
 
+def training_warnings(run: Run, results: SplitResults) -> list[str]:
+    """Return what the reader of a run's figures must know of its training.
+
+    Args:
+        run: the run.
+        results: the content of metrics.json.
+
+    Raises:
+        UserError: history.csv is damaged.
+    """
+    return [*_diverged(run), *not_learned(run, results)]
+
+
+def _diverged(run: Run) -> list[str]:
+    """Return a warning if the training diverged, else nothing."""
+    if run.info.diverged is None:
+        return []
+    return [
+        f"The training diverged in epoch {run.info.diverged}: its loss or its predictions became "
+        "infinite or NaN (not a number). It ended there, and the detector is that of the best "
+        f"epoch before. {STEADIER}"
+    ]
+
+
 def not_learned(run: Run, results: SplitResults) -> list[str]:
     """Return a warning if no epoch was better than a constant answer, else nothing.
 
@@ -46,7 +71,9 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
     if not history or len(counts) < 2:
         return []
     constant = -sum(n / sum(counts) * math.log(n / sum(counts)) for n in counts)
-    best = min(row["val_log_loss"] for row in history)
+    # Runs of earlier versions may have gone on where the log-loss was not a number.
+    losses = [row["val_log_loss"] for row in history]
+    best = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
     auc = results.get("validation", {}).get("metrics", {}).get("auc", {}).get("low")
     if best < constant or (auc is not None and auc > 0.5):
         return []
@@ -57,8 +84,8 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
     if experiment.model.weights == "none":
         tries.append("pretrained weights (model.weights)")
     planned = sum(stage.epochs for stage in training.stages) or training.epochs
-    stopped = run.info.status == "complete" and (run.info.epochs or planned) < planned
-    if training.early_stopping is not None and stopped:
+    ended_early = run.info.status == "complete" and (run.info.epochs or planned) < planned
+    if training.early_stopping is not None and ended_early and run.info.diverged is None:
         tries.append("more epochs without improvement (training.early_stopping)")
     if training.schedule.name == "plateau":
         tries.append("a schedule that lowers the rate later (training.schedule)")

@@ -14,6 +14,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
+from tfdetect.evaluation.training_history import training_warnings
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import train_run
 from tfdetect.training.training_job import TrainingJob
@@ -141,6 +142,8 @@ def train_each(
             run = train_run(job, images_in_report=False, command=command_line(command),
                             finish_interrupted=False)  # fmt: skip
             keras.backend.clear_session(free_memory=True)
+        for warning in training_warnings(run, run.results):
+            log(f"warning: {name}: {warning}")
         runs[name] = run
     return runs
 

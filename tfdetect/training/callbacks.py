@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import keras
 
-from tfdetect.core.errors import UserError
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.training.monitor import Monitor
 
@@ -52,18 +51,31 @@ class ImagesPerSecond(keras.callbacks.Callback):
         return round(self._count * self.batch_size / max(self._seconds, 1e-9), 1)
 
 
+class DivergedError(Exception):
+    """The training diverged; the text says which value became infinite or nan, and when."""
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends training with an error at the first step whose loss is infinite or not a number."""
+    """Ends a training whose loss, or validation log-loss, is infinite or not a number.
+
+    The loss of a step is that before its update, so that the validation of the same epoch is the
+    first to see weights that the last update spoiled. Accuracy does not show it: comparisons with
+    nan are false, so that every verdict is authentic.
+
+    Raises:
+        DivergedError: at the first such step, or before anything of such an epoch is kept.
+    """
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             step = int(number(self.model.optimizer.iterations))
-            raise UserError(
-                f"The loss became {loss} at step {step}. The last whole epoch is kept. Lower the "
-                "learning rate (training.optimizer.learning_rate), clip gradients "
-                "(training.optimizer.clip_norm), or use float32 (training.precision)."
-            )
+            raise DivergedError(f"The loss became {loss} at step {step}")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        loss = float((logs or {}).get("val_log_loss", 0.0))
+        if not math.isfinite(loss):
+            raise DivergedError(f"The validation log-loss became {loss} in epoch {epoch + 1}")
 
 
 class StopBelowRate(keras.callbacks.Callback):

@@ -23,11 +23,12 @@ from tfdetect.models.saving import load_detector
 from tfdetect.models.standardize import learn_statistics
 from tfdetect.training.cached_features import head_of, on_features
 from tfdetect.training.callback_list import all_callbacks, callbacks_with_memory
+from tfdetect.training.callbacks import DivergedError
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
 from tfdetect.training.fit_job import FitData, FitJob, prepare_job
 from tfdetect.training.keras_metrics import build_metrics
 from tfdetect.training.losses import losses_of, try_loss
-from tfdetect.training.monitor import monitor_of
+from tfdetect.training.monitor import STEADIER, monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
 from tfdetect.training.tensorboard import ErrorImages, write_projector
@@ -43,11 +44,13 @@ class FitResult:
         detector: the detector with the weights of the best epoch.
         state: history, best value and time of the training.
         interrupted: whether the user stopped it (Ctrl-C).
+        diverged: number of the epoch in which it diverged, from 1; None if it did not.
     """
 
     detector: keras.Model
     state: TrainState
     interrupted: bool
+    diverged: int | None = None
 
     @property
     def stopped_early(self) -> bool:
@@ -112,8 +115,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended the training; see `finish_interrupted`.
-        UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
-            that cannot be read.
+        UserError: the training diverged before an epoch could be kept, a batch cannot be divided
+            among the devices, or data cannot be read.
     """
     training, workers = experiment.training, devices.workers
 
@@ -149,7 +152,7 @@ def fit(
         every = [each for each in every if not isinstance(each, only_chief)]
 
     # 3. The stages.
-    interrupted = False
+    interrupted, diverged = False, None
     try:
         with _damaged_shards_explained(), workers.translated() if workers else nullcontext():
             _run_stages(job, state, average, every, log)
@@ -161,13 +164,32 @@ def fit(
             f"\nInterrupted in epoch {state.epoch + 1}. What was learned so far is evaluated and "
             "kept; Ctrl-C again ends at once."
         )
+    except DivergedError as error:
+        diverged = state.epoch + 1
+        log(_after_divergence(error, state))
+    finally:
+        for each in reporters:  # Keras calls this only where a training ends by itself
+            each.on_train_end()
 
     # 4. The weights of the best epoch.
     _load_best(job.trained, state)
     merge(job.detector)
     if training.tensorboard.embeddings and devices.is_chief:
         write_projector(job.detector, data.validation, folder / "logs")
-    return FitResult(job.detector, state, interrupted)
+    return FitResult(job.detector, state, interrupted, diverged)
+
+
+def _after_divergence(error: DivergedError, state: TrainState) -> str:
+    """Return what is kept of a training that diverged, in words.
+
+    Raises:
+        UserError: no epoch can be kept.
+    """
+    if (best := state.best_epoch) is None:
+        raise UserError(
+            f"{error}: the training diverged, and there is no earlier epoch to keep. {STEADIER}"
+        ) from None
+    return f"{error}: the training diverged and ends here; epoch {best}, the best one, is kept."
 
 
 @contextmanager

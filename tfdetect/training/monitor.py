@@ -30,6 +30,11 @@ class Monitor:
         return value > best if self.direction == "max" else value < best
 
 
+# What to do about a training that diverged.
+STEADIER = (
+    "Lower the learning rate (training.optimizer.learning_rate), clip gradients "
+    "(training.optimizer.clip_norm), or use float32 (training.precision)."
+)
 MONITORS = {
     "loss": Monitor("val_log_loss", "min", title="log-loss"),
     "accuracy": Monitor("val_accuracy", title="accuracy"),

@@ -17,6 +17,7 @@ import numpy as np
 from tfdetect.core.array_files import load_array
 from tfdetect.core.errors import UserError
 from tfdetect.training.monitor import Monitor
+from tfdetect.training.progress import STATE_FILE
 from tfdetect.training.weight_average import AverageWeights
 
 # What Keras's callbacks remember between epochs, by class.
@@ -86,13 +87,19 @@ class TrainState(keras.callbacks.Callback):
         return len(self.history)
 
     @property
+    def best_epoch(self) -> int | None:
+        """Number of the epoch whose weights are the best, from 1; None before there is one."""
+        values = [row.get(self.monitor.name) for row in self.history]
+        return None if self.best is None else values.index(self.best) + 1
+
+    @property
     def seconds(self) -> float:
         """Seconds of training, over all the processes that took part."""
         return self._seconds_before + time.monotonic() - self._started
 
     @property
     def file(self) -> Path:
-        return self.folder / "last.npz"
+        return self.folder / STATE_FILE.name
 
     @property
     def best_weights(self) -> Path:

@@ -32,11 +32,17 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.locate import common_data_dir
 from tfdetect.data.plan import data_flags
+from tfdetect.training.progress import trained_so_far
 from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.space import Space
-from tfdetect.tuning.store import Store
+from tfdetect.tuning.store import FAILED, Outcome, Store
 
 Kind = TypeVar("Kind", bound=Document)
+
+
+def fold_name(number: int) -> str:
+    """Return the name of the directory of a fold's run, in that of its trial."""
+    return f"fold-{number}"
 
 
 class SearchSettings(Document):
@@ -128,6 +134,16 @@ class Search(SearchPlan):
     def log_path(self, number: int) -> Path:
         """Return the file with the output of a trial."""
         return self.folder / "trials" / f"{number:04d}.log"
+
+    def failure(self, number: int, reason: str) -> Outcome:
+        """Return the outcome of a trial that failed, with what it trained until then."""
+        path, folds = self.run_path(number), self.settings.folds
+        runs = [path] if folds == 1 else [path / fold_name(fold) for fold in range(folds)]
+        trained = [trained_so_far(run) for run in runs]
+        return Outcome(
+            number, FAILED, epochs=sum(part.epochs for part in trained),
+            seconds=sum(part.seconds for part in trained), reason=reason,
+        )  # fmt: skip
 
     def experiment_of(self, overrides: list[str], trial: bool = True) -> Experiment:
         """Return the experiment of a point of the space.

@@ -140,7 +140,7 @@ def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:
     if path.is_file():
         outcome = json.loads(path.read_text(encoding="utf-8"))
     else:
-        outcome = asdict(Outcome(number, FAILED, reason=exit_reason(code, log)))
+        outcome = asdict(search.failure(number, exit_reason(code, log)))
     if outcome["state"] == FAILED:
         return {"status": "fail", "outcome": outcome}
     loss = search.objective.loss(outcome["objective"][0])

@@ -102,7 +102,7 @@ class Outcome:
         number: the number of the trial.
         state: COMPLETE, PRUNED or FAILED.
         objective: the objective and its 95% interval: value, low and high; None if it failed.
-        epochs, seconds: the number of epochs and seconds of training.
+        epochs, seconds: the number of whole epochs and seconds of training, of all folds.
         reason: why the trial failed, or None.
     """
 

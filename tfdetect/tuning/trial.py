@@ -6,7 +6,6 @@ process ends when the process that started it has ended; started again, it resum
 
 import argparse
 import json
-import math
 import os
 import sys
 import threading
@@ -25,12 +24,11 @@ from tfdetect.core.run_command import explanation_of, run_command
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation.training_history import read_history
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.objective import mean_of_folds
 from tfdetect.tuning.pruning import should_prune
-from tfdetect.tuning.search_folder import Search, open_search
-from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, Outcome, Trial
+from tfdetect.tuning.search_folder import Search, fold_name, open_search
+from tfdetect.tuning.store import COMPLETE, PRUNED, Outcome, Trial
 
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices
@@ -57,7 +55,7 @@ def main(argv: list[str]) -> None:
     except Exception as error:
         if stopped_by(error) is None:  # a trial that is stopped can be resumed
             reason = explanation_of(error) or f"{type(error).__name__}: {first_line(error)}"
-            _record(search, Outcome(args.number, FAILED, reason=reason), args.remote)
+            _record(search, search.failure(args.number, reason), args.remote)
         raise
     _record(search, outcome, args.remote)
 
@@ -107,7 +105,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
     folds, path = search.settings.folds, search.run_path(trial.number)
     runs: list[Run] = []
     for number in range(folds):
-        own_path = path if folds == 1 else path / f"fold-{number}"
+        own_path = path if folds == 1 else path / fold_name(number)
         own_path.parent.mkdir(parents=True, exist_ok=True)
         part = catalog if folds == 1 else fold(catalog, folds, number)
         # Only the first fold can be pruned: curves of different folds cannot be compared.
@@ -120,7 +118,10 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool) -> 
     values = [search.objective.read(run.results["validation"]) for run in runs]
     value, low, high = map(float, mean_of_folds(values))
     if value != value:
-        raise UserError(why_undefined(search.objective.name, runs[-1]))
+        raise UserError(
+            f"The objective {search.objective.name} is not defined on this validation split. "
+            "Choose another --objective."
+        )
     _log_hyperparameters(search, trial, value)
     return Outcome(
         trial.number,
@@ -192,20 +193,6 @@ def _train_or_open(
             if time.monotonic() > until:
                 raise
             time.sleep(1)
-
-
-def why_undefined(objective: str, run: Run) -> str:
-    """Return why an objective has no value on the validation split after a training."""
-    if any(math.isnan(epoch["val_log_loss"]) for epoch in read_history(run)[-1:]):
-        return (
-            "The training diverged: what the detector predicts are no numbers. Lower "
-            "training.optimizer.learning_rate in the search space, or clip gradients "
-            "(training.optimizer.clip_norm)."
-        )
-    return (
-        f"The objective {objective} is not defined on this validation split. Choose another "
-        "--objective."
-    )
 
 
 def _log_hyperparameters(search: Search, trial: Trial, value: float) -> None:

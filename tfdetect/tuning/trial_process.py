@@ -13,7 +13,7 @@ import psutil
 
 from tfdetect.tuning.resources import Slot
 from tfdetect.tuning.search_folder import Search
-from tfdetect.tuning.store import FAILED, Outcome, Trial
+from tfdetect.tuning.store import Trial
 
 _TERMINATION_SECONDS = 1.5  # until the trials of a stopped search are killed
 
@@ -53,7 +53,7 @@ class TrialProcess:
         self._file.close()
         # A process that was not killed has recorded the outcome itself; this does not change it.
         reason = exit_reason(code, self._log)
-        self._search.store.finish(Outcome(self.trial.number, FAILED, reason=reason))
+        self._search.store.finish(self._search.failure(self.trial.number, reason))
         return True
 
     def terminate(self) -> None:

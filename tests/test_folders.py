@@ -16,7 +16,7 @@ from PIL import Image
 from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.folder_names import class_polarity
+from tfdetect.core.folder_names import class_polarity, is_mask_folder
 from tfdetect.core.image_names import has_signature, is_image
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_migration import current_spec
@@ -234,7 +234,7 @@ def test_polarity_is_never_guessed(name, expected):
 @pytest.mark.parametrize(
     "folder",
     ["Groundtruth", "CASIA 2 Groundtruth", "masks", "mask", "gt", "Ground-Truth", "fake_masks",
-     "edgemask", "MASK"],
+     "edgemask", "MASK", "segmentation", "SegmentationClass", "annotations", "fake_seg"],
 )  # fmt: skip
 @pytest.mark.parametrize("where", ["{}", "train/{}", "fake/{}"])
 def test_folders_of_masks_are_no_classes(tmp_path, folder, where):
@@ -247,6 +247,27 @@ def test_folders_of_masks_are_no_classes(tmp_path, folder, where):
     assert sorted(scanned.files["label"].to_pylist()) == [0, 1, 1]
     assert set(scanned.left_out["reason"].to_pylist()) == {IN_MASKS}
     assert scanned.left_out.num_rows == 2
+
+
+@pytest.mark.parametrize("name", ["Fake annotated", "matted", "labels", "segments of trains"])
+def test_other_folders_are_not_taken_for_masks(name):
+    assert not is_mask_folder(name)
+
+
+def test_maps_beside_images_of_one_class_are_left_out_and_counted(tmp_path):
+    images(tmp_path, "segmentation/1.png", "deep/annotations/2.png")
+    for number in (1, 2):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    run_classes = RunClasses(("real", "fake"), label="authentic")
+    spec, _ = load_spec(str(tmp_path), run_classes=run_classes)
+    catalog = build_catalog(spec, {spec.name: tmp_path}, progress=False)
+    lines = describe_data(spec, catalog)
+    assert sorted(catalog.table["path"].to_pylist()) == ["1.png", "2.png"]
+    assert "2 left out" in "".join(lines) and "may be masks" not in "".join(lines)
+    images(tmp_path, "only/annotations/1.png")
+    spec, _ = load_spec(str(tmp_path / "only"), run_classes=run_classes)
+    with pytest.raises(UserError, match="If these are the images, rename their folder"):
+        scan(spec, tmp_path / "only")
 
 
 def test_masks_beside_their_images_are_no_fakes(tmp_path):

@@ -31,9 +31,15 @@ SPLIT_FOLDERS = {
 # never become classes. A name means one of these if it contains the words.
 MASK_FOLDERS = (
     "mask", "masks", "gt", "gts", "groundtruth", "groundtruths", "ground truth", "ground truths",
-    "edgemask", "edgemasks", "segmentation mask", "segmentation masks", "binary mask",
+    "edgemask", "edgemasks", "segmentation mask", "segmentation masks", "binary mask", "gtmask",
+    "gtmasks", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "segmap",
+    "segmaps", "seg", "annotation", "annotations", "labelmap", "labelmaps", "label map",
+    "label maps", "trimap", "trimaps", "matte", "mattes", "localization map", "localization maps",
 )  # fmt: skip
-DERIVED_FOLDERS = ("ela", "noiseprint", "noiseprints", "heatmap", "heatmaps", "thumbnails")
+DERIVED_FOLDERS = (
+    "ela", "noiseprint", "noiseprints", "heatmap", "heatmaps", "thumbnail", "thumbnails",
+    "saliency", "depth map", "depth maps", "edge map", "edge maps", "residual map", "residual maps",
+)  # fmt: skip
 # Generators by the words of their folders. More words come before fewer.
 GENERATORS = {
     "stable diffusion v 1 4": "Stable Diffusion 1.4", "stable diffusion 1 4":

@@ -150,6 +150,8 @@ def _offer_masks(spec: DatasetSpec, catalog: Catalog) -> list[str]:
     masks = left["path"].filter(is_mask).to_pylist()
     if not masks or catalog.table["mask"].null_count < catalog.table.num_rows:
         return []
+    if not catalog.table["label"].to_numpy().any():  # nothing that a mask could be of
+        return []
     line = f"{counted(len(masks), 'file')} may be masks."
     if spec.parts:
         return [f"{line} Give the part that has them alone to see how to use them"]

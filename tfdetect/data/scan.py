@@ -57,7 +57,7 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
         raise UserError(
             f"No images of {spec.name!r} in {root}: expected "
             + (f"those of {spec.manifest}" if spec.manifest else f"paths like {spec.pattern}")
-            + f". Found: {_files_found(found)}.{hint(found.other)}"
+            + f". Found: {_files_found(found)}.{_only_masks(found)}{hint(found.other)}"
         )
     order = pc.sort_indices(found.files, [("path", "ascending")])
     found.files = found.files.take(order).combine_chunks()
@@ -66,6 +66,14 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
     count_once(spec, root, found)
     _name_masks(found)
     return found
+
+
+def _only_masks(found: Scan) -> str:
+    """Return what to do if there are only images that count as masks for their folder's name."""
+    reasons = pc.unique(found.left_out["reason"]).to_pylist()
+    if reasons != [IN_MASKS]:
+        return ""
+    return " If these are the images, rename their folder, or give that folder itself."
 
 
 def _files_found(found: Scan) -> str:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import changed_counts
-from tfdetect.evaluation import training_history
+from tfdetect.evaluation import run_report, training_history
 from tfdetect.evaluation.result_tables import warnings_of
 
 
@@ -65,6 +66,8 @@ def test_a_detector_that_guesses_is_warned_of(low, value, high, words):
     result = {"count": 4000, "confusion": [[900, 1100], [900, 1100]], "metrics": {"auc": auc}}
     found = [text for text in warnings_of("test", result) if text.startswith("AUC")]
     assert [words in text for text in found] == ([True] if words else [])
+    verdict = run_report._verdict(SimpleNamespace(title="Test", result=result))
+    assert (verdict is not None and verdict.detail == f"Test {found[0]}") == bool(words)
     # Images that the detector knows prove nothing.
     result["metrics"] = {"auc": {"value": 0.9, "low": 0.8, "high": 0.95}}
     result["without_duplicates"] = {"count": 2000, "metrics": {"auc": auc}}

@@ -19,6 +19,7 @@ from tfdetect.evaluation.verdicts import is_fake
 LEVEL = 0.95
 RESAMPLES = 1000  # of every command, so that intervals of the same data are the same everywhere
 CHUNK = 2**18  # weights that are evaluated at once
+CHANCE = 0.5  # AUC, balanced accuracy and balanced error of guesses
 FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
 
 
@@ -37,6 +38,14 @@ def numbers(metric: Interval) -> tuple[float, float, float]:
         np.nan if value is None else value, np.nan if low is None else low,
         np.nan if high is None else high,
     )  # fmt: skip
+
+
+def may_be_chance(metric: Interval) -> bool:
+    """Return whether guesses may be as good, by the interval of an AUC or a balanced accuracy.
+
+    That is, whether its lower end is at most 0.5; false where there is no interval.
+    """
+    return metric["low"] is not None and metric["low"] <= CHANCE
 
 
 def proportion(hits: np.ndarray) -> Interval:

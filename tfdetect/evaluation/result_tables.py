@@ -19,7 +19,7 @@ from tfdetect.core.run_results import (
 from tfdetect.core.text import counted, images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.data.splits import few_images
-from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.intervals import CHANCE, format_interval, may_be_chance, numbers
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.operating_points import POINTS
 
@@ -374,18 +374,17 @@ def warnings_of(split: str, result: SplitResult) -> list[str]:
             f"{images_are(outside['count'], result['count'])} unlike those that the "
             f"detector was trained on; see the table '{LIKENESS}'."
         )
-    return [*found, *_guesses(result), *_constant_verdicts(result)]
+    return [*found, *guesses(result), *_constant_verdicts(result)]
 
 
-def _guesses(result: SplitResult) -> list[str]:
+def guesses(result: SplitResult) -> list[str]:
     """Return a warning where the detector does not tell fakes from authentic images."""
     part: PartResult = result.get("without_duplicates", result)
-    auc = part.get("metrics", {}).get("auc", {})
-    value, low, high = (auc.get(key) for key in ("value", "low", "high"))
-    if value is None or low is None or high is None or low > 0.5:
+    auc = part.get("metrics", {}).get("auc")
+    if auc is None or not may_be_chance(auc):
         return []
-    found = f"AUC {value:.3f} [{low:.3f}, {high:.3f}]"
-    if high < 0.5:
+    found = f"AUC {format_interval(auc, 3)}"
+    if numbers(auc)[2] < CHANCE:
         return [
             f"{found}: worse than guessing (0.5), since authentic images score higher than fakes; "
             "no threshold and no calibration make verdicts on such images right."

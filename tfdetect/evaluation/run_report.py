@@ -23,7 +23,7 @@ from tfdetect.evaluation.evaluate_run import Evaluation, MaskExamples, write_res
 from tfdetect.evaluation.metrics import class_weights
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of
-from tfdetect.evaluation.result_tables import ResultTable, warnings_of
+from tfdetect.evaluation.result_tables import ResultTable, guesses, warnings_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
     cross_fitting_sentence,
@@ -88,13 +88,19 @@ def _write_report(found: Evaluation, output: Path) -> None:
             html.code(run.document),
         )),
     ]  # fmt: skip
+    shown = [f"{first.split}: {text}" for text in guesses(first.result)]  # as the verdict
     page = html.render_page(
         run.name if own else f"{run.name} on {dataset}",
         sections,
         subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
         f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",
+        verdict=_verdict(first),
         cards=_cards(first),
-        notes=[html.note(warning) for warning in _warnings(run, results, warnings)],
+        notes=[
+            html.note(warning)
+            for warning in _warnings(run, results, warnings)
+            if warning not in shown
+        ],
         lead=html.text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
@@ -300,6 +306,15 @@ def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
     """Return the weights with which the classes are as frequent as P(fake) assumes."""
     prior = run.info.prior
     return None if prior is None else class_weights(part["label"].to_numpy() > 0, prior)
+
+
+def _verdict(first: "_SplitReport") -> html.Verdict | None:
+    """Return that the detector may be guessing, where its AUC says so; figures say the rest."""
+    found = guesses(first.result)
+    if not found:
+        return None
+    title = "The detector is not shown to be better than guessing"
+    return html.Verdict(title, f"{first.title} {found[0]}", "bad")
 
 
 def _cards(first: "_SplitReport") -> list[html.Card]:

@@ -12,7 +12,7 @@ from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run_results import Interval, Metrics
 from tfdetect.core.text import listed
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import format_interval, numbers
+from tfdetect.evaluation.intervals import format_interval, may_be_chance, numbers
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
 from tfdetect.fusion.fusion_results import FILE, FusionPart, FusionResult, FusionsCompared
@@ -91,7 +91,7 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
     """Return whether the fusion detects fakes and has a lower log-loss than the best member."""
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
     auc = _compared(values, split)[0]["auc"]
-    if auc["low"] is not None and auc["low"] <= 0.5:
+    if may_be_chance(auc):
         return html.Verdict(
             "The fusion does not separate fakes from authentic images",
             f"Its AUC on {split} is {format_interval(auc)}; chance is 0.5. Train better members "

@@ -42,7 +42,7 @@ from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.robustness import measure_robustness
 from tfdetect.evaluation.verdicts import mask_is_shown, shown_mask
 from tfdetect.generalization.domains import Domains
-from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
+from tfdetect.generalization.matrix_report import format_matrix, write_report
 from tfdetect.generalization.measure_matrix import MatrixRow, matrix_result, measure_cells
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import resize, restore
@@ -476,7 +476,7 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
     page = (tmp_path / "m/matrix.html").read_text()
     assert f"IoU {found['one']['iou']['value']:.3f} on generators in training" in page
     assert f"{100 * found['two']['iou']['value']:.1f}" in (tmp_path / "m/matrix.tex").read_text()
-    assert "IoU, mean of altered images" in format_matrix(values, main_metrics(values)[0])
+    assert "IoU, mean of altered images" in format_matrix(values)
 
 
 def test_masks_of_degraded_images_are_measured(localizer, tmp_path):

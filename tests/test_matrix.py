@@ -15,9 +15,12 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_command import run_command
 from tfdetect.data.plan import find_data, make_plan
+from tfdetect.evaluation.intervals import binary_intervals, interval
 from tfdetect.generalization import train_matrix
 from tfdetect.generalization.clusters import draw, find_clusters, write_clusters
 from tfdetect.generalization.domains import find_domains, natural_order, restrict
+from tfdetect.generalization.matrix_report import format_matrix, write_report
+from tfdetect.generalization.measure_matrix import METRICS, make_cell, matrix_result
 from tfdetect.generalization.published_tables import read_published
 from tfdetect.matrix import main as matrix_command
 
@@ -92,7 +95,9 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
         and "mean over generators: in training" in said.out
         and "lost on an unseen generator" in said.out
         and "*: generator in training" in page
+        and "With as many of both, balanced accuracy is accuracy." in said.out
     )
+    assert found["cells"]["ADM"]["GLIDE"]["fakes"] == 14
     # The same command reuses the runs.
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}
     assert len(before) == 3
@@ -104,6 +109,59 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     (folder / "adm" / "state").mkdir()
     assert run_command(matrix_command, [*call, "--dry-run"]) == 0
     assert "3 trainings: 2 reused, 1 continued, 0 trained" in capsys.readouterr().out
+
+
+def matrix_of(scores, authentic, fakes):
+    """The matrix of detectors with the same scores of every generator's test images, by training.
+
+    Args:
+        scores: P(fake) of the authentic images and of the fakes, by training and generator.
+        authentic, fakes: numbers of test images.
+    """
+    labels = np.repeat([False, True], [authentic, fakes])
+    cells: dict = {}
+    for one, row in scores.items():
+        cells[one] = {}
+        for other, p in row.items():
+            found = binary_intervals(labels, p, resamples=200)
+            found |= {name: interval(0.5) for name in METRICS if name.startswith("recall_at")}
+            metrics = {name: found[name] for name in METRICS}
+            cells[one][other] = make_cell(labels, one == other, metrics)
+    return matrix_result("small_images", "unequal", "generator", cells)
+
+
+def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
+    """A detector that calls everything authentic is not the better one."""
+    rng = np.random.default_rng(0)
+    nothing = 0.4 + 0.01 * rng.random(90)
+    finds = np.r_[0.3 + 0.4 * rng.random(60), np.full(30, 0.8)]  # and has false alarms
+    values = matrix_of({"a": {"a": finds, "b": nothing}, "b": {"a": finds, "b": finds}}, 60, 30)
+    cells = values["cells"]
+    shown = {b: cells["a"][b]["metrics"]["balanced_accuracy"]["value"] for b in "ab"}
+    assert cells["a"]["b"]["metrics"]["accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-5)
+    assert shown["b"] == 0.5 and 0.6 < shown["a"] < 0.9
+    assert cells["a"]["b"]["may_be_chance"] and not cells["a"]["a"]["may_be_chance"]
+    said = format_matrix(values)
+    assert said.startswith("balanced accuracy") and "\naccuracy" not in said
+    assert "Each generator has 60 authentic and 30 fake test images. Balanced accuracy is" in said
+    assert "1 of 4 results may be those of guesses" in said
+    assert said.count("] ~") == 2  # in both tables
+    write_report(values, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "matrix.csv").read_text().splitlines()))
+    marked = {
+        (row["trained_on"], row["tested_on"]) for row in rows if row["may_be_chance"] == "True"
+    }
+    assert marked == {("a", "b")} and {row["fakes"] for row in rows} == {"30"}
+    page = (tmp_path / "matrix.html").read_text()
+    assert "Framed: generator in training. ~: may be guessing." in page
+    assert page.index("Balanced accuracy</h3>") < page.index(">Accuracy</h3>")
+    # None has learned.
+    values = matrix_of({"a": {"a": nothing, "b": finds}, "b": {"a": finds, "b": nothing}}, 60, 30)
+    assert "No detector is shown to be better than guessing even on" in format_matrix(values)
+    write_report(values, tmp_path)
+    assert (
+        "No detector is shown to be better than guessing<" in (tmp_path / "matrix.html").read_text()
+    )
 
 
 def test_ctrl_c_ends_a_matrix(generators, tmp_path, monkeypatch, capsys):

@@ -91,11 +91,10 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(values)
 
-    from tfdetect.generalization.matrix_report import format_matrix, main_metrics
+    from tfdetect.generalization.matrix_report import format_matrix
 
-    for metric in main_metrics(values):
-        console.result(format_matrix(values, metric) + "\n")
-    console.result(f"report  {results.report}")
+    console.result(format_matrix(values))
+    console.result(f"\nreport  {results.report}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ _BOLD = 1.1  # how much wider headings are
 # A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
 _NUMBER = re.compile(
     r"^(\* )?[-+<>]?"
-    r"\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(][^\])]*[\])]| at \d[\d.]*)?( \*)?$|^-?$"
+    r"\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(][^\])]*[\])]| at \d[\d.]*)?( [*~])?$|^-?$"
 )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
@@ -17,7 +18,7 @@ from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import clusters_of, draw
 from tfdetect.generalization.measure_matrix import METRICS
 from tfdetect.generalization.published_tables import Table, read_published
-from tfdetect.generalization.study_results import Cells, Kind, MatrixResult, domain_word
+from tfdetect.generalization.study_results import Cell, Cells, Kind, MatrixResult, domain_word
 
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
     "recall_at_fpr_1": "recall at the operating point of 1% FPR",
@@ -33,14 +34,16 @@ _HIDDEN_MASKS = (
     "split reach, and is empty below it: the IoU of an altered image that is not recognized is 0. "
     "Pixel AP depends on that little."
 )
-_WIDEST = 6  # columns that two maps side by side, and intervals in the terminal, have room for
+_WIDEST = 6  # columns that intervals in the terminal have room for
+_BESIDE = 4  # columns of maps that are read on a small screen as a whole
+_GUESSING = "~"  # marks results that may be those of guesses
 _MOST_INTERVALS = 8  # columns with intervals that fit into a page's width
 _KINDS: dict[Kind, str] = {"in_training": "in training", "unseen": "unseen"}
 
 
 def main_metrics(values: MatrixResult) -> tuple[str, str]:
     """Return the two metrics that a matrix is about: those of masks, or of verdicts."""
-    return ("iou", "pixel_ap") if "iou" in values["means"] else ("accuracy", "auc")
+    return ("iou", "pixel_ap") if "iou" in values["means"] else ("balanced_accuracy", "auc")
 
 
 def _marked(values: MatrixResult) -> tuple[bool, str]:
@@ -51,17 +54,74 @@ def _marked(values: MatrixResult) -> tuple[bool, str]:
     return rare, f"{word} in training" if rare else f"unseen {word}"
 
 
-def format_matrix(values: MatrixResult, metric: str) -> str:
-    """Return the matrix of one metric, and its means, as text for the terminal."""
-    means, word = values["means"][metric], domain_word(values["by"])
-    text = ", ".join(
-        f"{_KINDS[kind]} {value:.3f}" for kind, value in means.items() if value is not None
+def format_matrix(values: MatrixResult) -> str:
+    """Return the main metrics of a matrix, their means and what marks mean, for the terminal."""
+    word, parts = domain_word(values["by"]), []
+    for metric in main_metrics(values):
+        text = ", ".join(
+            f"{_KINDS[kind]} {value:.3f}"
+            for kind, value in values["means"][metric].items() if value is not None
+        )  # fmt: skip
+        columns, rows = _metric_table(values, metric, len(values["domains"]) <= _WIDEST)
+        table = console.format_table(rows, columns, title=_TITLES[metric])
+        if loss := values["losses"].get(metric):
+            text += f"; lost on an unseen {word} {format_interval(loss, 3)}"
+        parts.append(f"{table}\nmean over {word}s: {text}.")
+    notes = [_marks(values), _test_sets(values), _chance_sentence(values)]
+    return "\n\n".join([*parts, "\n".join(filter(None, notes))])
+
+
+def _marks(values: MatrixResult) -> str:
+    """Return what the marks of a table mean."""
+    text = f"*: {_marked(values)[1]}."
+    if any(cell["may_be_chance"] for cell in _every_cell(values)):
+        text += f" {_GUESSING}: may be guessing (the 95% interval of the AUC reaches 0.5 or less)."
+    return text
+
+
+def _test_sets(values: MatrixResult) -> str:
+    """Return how many test images there are of each class, and what follows for accuracy."""
+    cells = next(iter(values["cells"].values()))
+    sizes = {name: (cell["count"] - cell["fakes"], cell["fakes"]) for name, cell in cells.items()}
+    if len(set(sizes.values())) == 1:
+        authentic, fakes = next(iter(sizes.values()))
+        text = f"Each {domain_word(values['by'])} has {authentic:,} authentic and {fakes:,} fake "
+        text += "test images."
+    else:
+        each = ", ".join(f"{name} {a:,} + {fakes:,}" for name, (a, fakes) in sizes.items())
+        text = f"Test images, authentic + fake: {each}."
+    if "iou" in values["means"]:
+        return text
+    if all(authentic == fakes for authentic, fakes in sizes.values()):
+        return f"{text} With as many of both, balanced accuracy is accuracy."
+    return (
+        f"{text} Balanced accuracy is the mean of the accuracies on authentic images and on fakes: "
+        "it is 0.5 where every image is called authentic, however many are."
     )
-    columns, rows = _metric_table(values, metric, len(values["domains"]) <= _WIDEST)
-    table = console.format_table(rows, columns, title=_TITLES[metric])
-    if loss := values["losses"].get(metric):
-        text += f"; lost on an unseen {word} {format_interval(loss, 3)}"
-    return f"{table}\nmean over {word}s: {text}. *: {_marked(values)[1]}"
+
+
+def _every_cell(values: MatrixResult) -> list[Cell]:
+    return [cell for row in values["cells"].values() for cell in row.values()]
+
+
+def _none_learned(values: MatrixResult) -> bool:
+    """Return whether no detector is shown to be better than guessing where it was trained."""
+    own = [cell["may_be_chance"] for cell in _every_cell(values) if cell["in_training"]]
+    return bool(own) and all(own)
+
+
+def _chance_sentence(values: MatrixResult) -> str:
+    """Return how many results may be those of guesses; "" if none may."""
+    cells, word = _every_cell(values), domain_word(values["by"])
+    guesses = sum(cell["may_be_chance"] for cell in cells)
+    if _none_learned(values):
+        return (
+            f"No detector is shown to be better than guessing even on {word}s in training: none "
+            "has learned, or there are too few test images to say."
+        )
+    if not guesses:
+        return ""
+    return f"{guesses} of {len(cells)} results may be those of guesses, so they cannot be ranked."
 
 
 def write_report(values: MatrixResult, folder: Path, published: str | None = None) -> None:
@@ -81,15 +141,18 @@ def write_report(values: MatrixResult, folder: Path, published: str | None = Non
 
 
 def _page(values: MatrixResult, folder: Path, published: str | None) -> str:
-    shown = " and ".join(_TITLES[metric] for metric in main_metrics(values))
     word = domain_word(values["by"])
-    picture = html.picture_of(
-        _heat_map(values),
-        f"Heat maps of {shown}. Rows: {word}s in training; columns: {word}s of the test images. "
-        "The tables below hold the values.",
-        f"{capitalized(shown)}, in percent", f"Framed: {_marked(values)[1]}.",
-        path=folder / "figures" / "matrix.png",
-    )  # fmt: skip
+    names = ("matrix.png", f"matrix_{main_metrics(values)[1]}.png")
+    pictures = [
+        html.picture_of(
+            _heat_map(values, metric),
+            f"Heat map of {_TITLES[metric]}. Rows: {word}s in training; columns: {word}s of the "
+            "test images. The tables below hold the values.",
+            f"{capitalized(_TITLES[metric])}, in percent", _legend(values, metric),
+            path=folder / "figures" / name,
+        )
+        for metric, name in zip(main_metrics(values), names)
+    ]  # fmt: skip
     intervals = len(values["domains"]) <= _MOST_INTERVALS
     where = "Brackets: 95% intervals" if intervals else "matrix.csv has the 95% intervals"
     tables = [
@@ -100,13 +163,16 @@ def _page(values: MatrixResult, folder: Path, published: str | None) -> str:
     return html.render_page(
         f"Generalization of {values['experiment']}",
         [
-            html.Section("Heat map", html.figures([picture], "wide")),
+            html.Section("Heat maps", html.figures(
+                pictures, "" if len(values["domains"]) <= _BESIDE else "wide"
+            )),
             html.Section(f"Which {word}s belong together", _clusters(values["cells"], folder)),
             html.Section(f"Results by {word} in training and in test", html.join(
                 html.text(
                     "Rows: what a detector was trained on. Columns: "
                     f"the {word} of the test images. {where} over test images. "
-                    f"*: {_marked(values)[1]}.",
+                    f"{_marks(values)}",
+                    _test_sets(values),
                     *([_HIDDEN_MASKS] if "iou" in values["means"] else []),
                 ),
                 *tables,
@@ -141,12 +207,20 @@ def _verdict(values: MatrixResult) -> html.Verdict:
     own, unseen = means["in_training"], means["unseen"]
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
+    if metric == "auc" and _none_learned(values):
+        return html.Verdict(
+            "No detector is shown to be better than guessing", _chance_sentence(values), "bad"
+        )
     loss, word = values["losses"].get(metric), domain_word(values["by"])
     amount = f": {format_interval(loss, 3)}, with an interval over the {word}s" if loss else ""
+    lines = [f"The difference is what a detector loses on a {word} that it was not trained on"
+             f"{amount}."]  # fmt: skip
+    if metric == "auc":
+        lines.append(_chance_sentence(values))
     return html.Verdict(
         f"{'IoU' if metric == 'iou' else 'AUC'} {own:.3f} on {word}s in training, "
         f"{unseen:.3f} on unseen ones",
-        f"The difference is what a detector loses on a {word} that it was not trained on{amount}.",
+        list(filter(None, lines)),
         "neutral",
     )
 
@@ -154,8 +228,12 @@ def _verdict(values: MatrixResult) -> html.Verdict:
 def _cards(values: MatrixResult) -> list[html.Card]:
     means, over = values["means"], f"mean over {domain_word(values['by'])}s"
     return [
-        html.Card(f"{value:.1%}", f"{_TITLES[metric]}, {title}", over)
-        for metric in dict.fromkeys((main_metrics(values)[0], "balanced_accuracy", "ap"))
+        html.Card(
+            f"{value:.3f}" if metric == "auc" else f"{value:.1%}",
+            f"{_TITLES[metric]}, {title}",
+            over,
+        )
+        for metric in dict.fromkeys((main_metrics(values)[0], "balanced_accuracy", "auc"))
         for kind, title in _KINDS.items()
         if (value := means[metric][kind]) is not None
     ]
@@ -167,8 +245,9 @@ def _comparison(values: MatrixResult, published: str | None) -> Markup:
     name, table = read_published(published)
     return html.join(
         html.text(
-            f"Accuracy in percent: here / {name}. Data, image sizes and trainings differ, so only "
-            "the pattern can be compared."
+            f"In percent: balanced accuracy here / accuracy of {name}. Both are the same where a "
+            "test set has as many authentic images as fakes. Data, image sizes and trainings "
+            "differ, so only the pattern can be compared."
         ),
         html.table(*_comparison_table(values, table)),
     )
@@ -188,6 +267,7 @@ def _metric_table(
         shown = [
             ("* " if row[name]["in_training"] == mark else "")
             + (format_interval(cell, 3) if intervals else _mean([cell["value"]]))
+            + (f" {_GUESSING}" if _may_be_chance(row[name], metric) else "")
             for name, cell in zip(names, cells)
         ]
         rows.append([training, *shown, _mean([cell["value"] for cell in cells])])
@@ -196,19 +276,28 @@ def _metric_table(
     return ["trained on", *names, "mean"], rows
 
 
+def _may_be_chance(cell: Cell, metric: str) -> bool:
+    """Return whether a metric is one of verdicts that may be guesses."""
+    return (
+        metric in METRICS and cell["may_be_chance"] and cell["metrics"][metric]["value"] is not None
+    )
+
+
 def _mean(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{np.mean(known):.3f}" if known else "-"
 
 
 def _csv(values: MatrixResult) -> str:
-    columns = "trained_on", "tested_on", "in_training", "images", "metric", "value", "low", "high"
+    columns = ("trained_on", "tested_on", "in_training", "images", "fakes", "may_be_chance",
+               "metric", "value", "low", "high")  # fmt: skip
     rows: list[list] = []
     for training, row in values["cells"].items():
         for name, cell in row.items():
             for metric, value in cell["metrics"].items():
-                rows.append([training, name, cell["in_training"], cell["count"], metric,
-                             *(value[key] for key in ("value", "low", "high"))])  # fmt: skip
+                rows.append([training, name, cell["in_training"], cell["count"], cell["fakes"],
+                             cell["may_be_chance"], metric, value["value"], value["low"],
+                             value["high"]])  # fmt: skip
     return csv_text(rows, columns)
 
 
@@ -233,12 +322,12 @@ def _latex(values: MatrixResult) -> str:
 
 
 def _comparison_table(values: MatrixResult, table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of our accuracies and the published ones."""
+    """Return columns and rows of our balanced accuracies and the published accuracies."""
     rows = []
     for training, row in values["cells"].items():
         cells = []
         for name in values["domains"]:
-            own = row[name]["metrics"]["accuracy"]["value"]
+            own = row[name]["metrics"]["balanced_accuracy"]["value"]
             other = table.get(training, {}).get(name)
             cells.append(f"{'-' if own is None else f'{100 * own:.1f}'} / "
                          f"{'-' if other is None else f'{other:.1f}'}")  # fmt: skip
@@ -246,24 +335,39 @@ def _comparison_table(values: MatrixResult, table: Table) -> tuple[list[str], li
     return ["trained on", *values["domains"]], rows
 
 
-def _heat_map(values: MatrixResult) -> Figure:
-    """Draw the main metrics, from red (0) to blue (1)."""
+def _heat_map(values: MatrixResult, metric: str) -> Figure:
+    """Draw a metric, from red (0) to blue (1), with a legend of its marks."""
     names, trainings, (mark, _) = values["domains"], list(values["cells"]), _marked(values)
-    width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 1.8
-    rows, columns = (1, 2) if len(names) <= _WIDEST else (2, 1)
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    for axes, metric in zip(figure.subplots(rows, columns), main_metrics(values)):
-        cells = np.array([
-            [np.nan if (v := row[n]["metrics"][metric]["value"]) is None else v for n in names]
-            for row in values["cells"].values()
-        ], float)  # fmt: skip
-        image = heat_map(axes, cells, trainings, names, text=lambda v: f"{100 * v:.0f}")
-        for y, row in enumerate(values["cells"].values()):
-            for x, name in enumerate(names):
-                if row[name]["in_training"] == mark:
-                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, linewidth=1.5))
-        axes.set_title(_TITLES[metric], fontsize=10)
-        axes.set_xlabel("tested on", fontsize=9)
-    figure.axes[0].set_ylabel("trained on", fontsize=9)
-    figure.colorbar(image, ax=figure.axes[:2], shrink=0.8)
+    width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 2.2
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    cells = np.array([
+        [np.nan if (v := row[n]["metrics"][metric]["value"]) is None else v for n in names]
+        for row in values["cells"].values()
+    ], float)  # fmt: skip
+    image = heat_map(axes, cells, trainings, names, text=lambda v: f"{100 * v:.0f}")
+    texts = {tuple(map(round, text.get_position())): text for text in axes.texts}
+    for y, row in enumerate(values["cells"].values()):
+        for x, name in enumerate(names):
+            if row[name]["in_training"] == mark:
+                axes.add_patch(_frame(x, y))
+            if _may_be_chance(row[name], metric):
+                texts[x, y].set_text(f"{texts[x, y].get_text()} {_GUESSING}")
+    axes.set_xlabel("tested on", fontsize=9)
+    axes.set_ylabel("trained on", fontsize=9)
+    figure.colorbar(image, shrink=0.8, format=lambda v, _: f"{100 * v:.0f}")
+    figure.supxlabel(_legend(values, metric), fontsize=9)
     return figure
+
+
+def _legend(values: MatrixResult, metric: str) -> str:
+    """Return what the marks in the heat map of a metric mean."""
+    guesses = any(_may_be_chance(cell, metric) for cell in _every_cell(values))
+    return f"Framed: {_marked(values)[1]}." + (f" {_GUESSING}: may be guessing." if guesses else "")
+
+
+def _frame(x: int, y: int) -> Rectangle:
+    """Return the frame of a cell, black with a white edge, which shows on dark colors, too."""
+    frame = Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, fill=False, linewidth=1.6)
+    frame.set_path_effects([withStroke(linewidth=3.6, foreground="white")])
+    return frame

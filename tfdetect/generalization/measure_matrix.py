@@ -10,14 +10,14 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_results import Metrics
 from tfdetect.data.catalog import Catalog
 from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.intervals import binary_intervals, interval, proportion
+from tfdetect.evaluation.intervals import binary_intervals, interval, may_be_chance, proportion
 from tfdetect.evaluation.measure import main_mask_metrics
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.clusters import MIN_GENERATORS, clusters_of
 from tfdetect.generalization.domains import Domains
-from tfdetect.generalization.study_results import Cells, Kind, MatrixResult
+from tfdetect.generalization.study_results import Cell, Cells, Kind, MatrixResult
 
-METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "recall_at_fpr_5")
+METRICS = ("balanced_accuracy", "auc", "accuracy", "ap", "recall_at_fpr_1", "recall_at_fpr_5")
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,17 @@ def measure_cells(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> 
             masks: Metrics = {}
             if row.run.predicts_masks:
                 masks = main_mask_metrics(predicted, numbers[mine])
-            cells[row.name][name] = {
-                "count": len(p),
-                "in_training": name in row.domains,
-                "metrics": masks | _cell_metrics(fake, p, ranks[mine], row.run),
-            }
+            metrics = masks | _cell_metrics(fake, p, ranks[mine], row.run)
+            cells[row.name][name] = make_cell(fake, name in row.domains, metrics)
     return cells
+
+
+def make_cell(fake: np.ndarray, in_training: bool, metrics: Metrics) -> Cell:
+    """Return a cell from the labels of its images, bool [n], and their metrics."""
+    return {
+        "count": len(fake), "fakes": int(fake.sum()), "in_training": in_training,
+        "may_be_chance": may_be_chance(metrics["auc"]), "metrics": metrics,
+    }  # fmt: skip
 
 
 def test_rows(run: Run, catalog: Catalog) -> tuple[pa.Table, np.ndarray]:

@@ -26,7 +26,9 @@ class Cell(TypedDict):
     """What a training scores on the test images of a domain."""
 
     count: int
+    fakes: int  # of these images
     in_training: bool  # whether it was trained on the domain
+    may_be_chance: bool  # whether the interval of the AUC reaches 0.5 or less
     metrics: Metrics  # of `measure_matrix.METRICS`; of localizers before them iou and pixel_ap
 
 

@@ -27,7 +27,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import open_run
-from tfdetect.core.run_info import View
+from tfdetect.core.run_info import TrainingImages, View
 from tfdetect.core.run_writer import evaluating, evaluation_folder, write_info
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.image_files import find_images
@@ -37,7 +37,7 @@ from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns, cpu_batch
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.remeasure import without_calibration
-from tfdetect.evaluation.run_description import facts, measured_sentence
+from tfdetect.evaluation.run_description import facts, input_sentence, measured_sentence
 from tfdetect.evaluation.training_history import read_history
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
@@ -339,6 +339,41 @@ def test_a_run_is_measured_again_by_the_predictions_that_it_keeps(shared_run, tm
     for name in run.class_names:
         column = f"probability_{name}"
         assert np.allclose(raw[column].to_numpy(), older[column].to_numpy(), atol=1e-6)
+
+
+def test_report_and_card_say_what_is_done_with_an_image(shared_run):
+    """Images of 24 pixels that are enlarged to 96 are no crops of 96 pixels."""
+    run, _ = shared_run
+    for name in ("report.html", "model_card.md"):
+        assert input_sentence(run) in (run.path / name).read_text()
+    sides = TrainingImages(shorter_side=(24, 32, 40))
+    run = run.with_info(dataset=run.info.dataset.model_copy(update={"training_images": sides}))
+    whole = {
+        "stretch": "An image is resized to 96 x 96 pixels; its proportions may change.",
+        "crop": "An image is enlarged or reduced until it just covers 96 x 96 pixels, and its "
+        "middle is read.",
+        "pad": "An image is enlarged or reduced until it just fits into 96 x 96 pixels, and the "
+        "rest is black.",
+    }
+    for policy, text in whole.items():
+        view = View(size=(96, 96), policy=policy)
+        enlarged = "The training images (shorter side 24 to 40 pixels) were enlarged."
+        assert input_sentence(run.with_info(views=(view,))) == f"{text} {enlarged}"
+        smaller = view.model_copy(update={"size": (16, 16)})
+        assert "pixels) were reduced." in input_sentence(run.with_info(views=(smaller,)))
+        similar = view.model_copy(update={"size": (32, 32)})
+        assert "were" not in input_sentence(run.with_info(views=(similar,)))
+    window = View(size=(64, 96), policy="window_pad", crops=5, equalize={"side": 512})
+    told = (
+        "The middle of an image, at most 512 x 512 pixels, is cut out and encoded as JPEG again. "
+        "5 parts of it, of 96 x 64 pixels (width x height) each, are read without resizing, "
+        "and their probabilities are averaged; a smaller one gets a black border."
+    )
+    assert input_sentence(run.with_info(views=(window,))) == told
+    both = input_sentence(run.with_info(views=(window, view)))
+    assert both == f"The detector reads an image in 2 ways. {told} {whole['pad']}"
+    tiled = run.with_info(views=(View(size=(96, 96), policy="window_tile"),), predicts_masks=True)
+    assert "read in overlapping tiles of 96 x 96 pixels without" in input_sentence(tiled)
 
 
 def test_small_splits_are_warned_of_in_report_and_card(shared_run):

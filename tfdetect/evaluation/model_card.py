@@ -16,6 +16,7 @@ from tfdetect.evaluation.run_description import (
     cross_fitting_sentence,
     describe_detector,
     facts,
+    input_sentence,
     mask_threshold_sentence,
     measured_sentence,
     threshold_sentence,
@@ -32,7 +33,6 @@ def model_card(run: Run, results: SplitResults, calibrated_since: str = "") -> s
         results: the content of metrics.json.
         calibrated_since: name of the images on which the run was calibrated after these results.
     """
-    views = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
     masks = " It also predicts which pixels of an image were altered." if run.predicts_masks else ""
     parts = [
         f"# {run.name}",
@@ -54,7 +54,7 @@ def model_card(run: Run, results: SplitResults, calibrated_since: str = "") -> s
         f"- {calibration_sentence(run)}\n- {threshold_sentence(run)}\n"
         + (f"- {text}\n" if (text := cross_fitting_sentence(run)) else "")
         + (f"- {mask_threshold_sentence(run)}\n" if run.predicts_masks else "")
-        + f"- Every image is brought to {views}.",
+        + f"- {input_sentence(run)}",
         "## How to use",
         _usage(run),
         "## Training details",

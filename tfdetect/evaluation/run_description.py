@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
-from tfdetect.core.run_info import Adaptation
+from tfdetect.core.run_info import Adaptation, View
 from tfdetect.core.run_results import Interval, SplitResult, SplitResults, ordered
 from tfdetect.core.text import counted, listed
 
@@ -21,9 +22,68 @@ def describe_detector(run: Run) -> str:
     return f"{front_end}{model.backbone} with head {model.head}{masks}, trained on {data}"
 
 
-def pixel_sizes(run: Run) -> str:
-    """Return the size of the detector's input, such as "224 x 224"."""
-    return " and ".join(f"{view.size[0]} x {view.size[1]}" for view in run.views)
+def input_sentence(run: Run) -> str:
+    """Return what is done with an image before the network reads it."""
+    ways = list(dict.fromkeys(_preparation(view, run.predicts_masks) for view in run.views))
+    if len(ways) > 1:
+        ways = [f"The detector reads an image in {len(ways)} ways.", *ways]
+    sides = run.info.dataset.training_images
+    if len(run.views) == 1 and sides is not None and sides.shorter_side is not None:
+        ways.append(_scaled(run.views[0], sides.shorter_side))
+    return " ".join(filter(None, ways))
+
+
+def _preparation(view: View, masks: bool) -> str:
+    """Return how a view prepares an image, in sentences."""
+    height, width = view.size
+    size = f"{width} x {height} pixels" + ("" if width == height else " (width x height)")
+    what, first = "An image", ""
+    if view.equalize is not None:
+        side = view.equalize.side
+        first = (
+            f"The middle of an image, at most {side} x {side} pixels, is cut out and encoded as "
+            "JPEG again. "
+        )
+        what = "The result"
+    if cuts_windows(view.policy):
+        small = "a smaller one is repeated" if view.policy == "window_tile" else (
+            "a smaller one gets a black border")  # fmt: skip
+        if masks:
+            return f"{what} is read in overlapping tiles of {size} without resizing; {small}."
+        part = "Its middle" if first else "The middle of an image"
+        if view.crops == 1:
+            return f"{first}{part}, {size}, is read without resizing; {small}."
+        parts = f"{view.crops} parts of {'it' if first else 'an image'}"
+        return (
+            f"{first}{parts}, of {size} each, are read without resizing, and their probabilities "
+            f"are averaged; {small}."
+        )
+    how = {
+        "stretch": f"resized to {size}; its proportions may change",
+        "crop": f"enlarged or reduced until it just covers {size}, and its middle is read",
+        "pad": f"enlarged or reduced until it just fits into {size}, and the rest is black",
+    }[view.policy]
+    return f"{first}{what} is {how}."
+
+
+def _scaled(view: View, sides: tuple[int, int, int]) -> str:
+    """Return what this meant for the training images; "" where they kept their size, or most did.
+
+    Args:
+        view: how they were read.
+        sides: their shorter sides: smallest, median and largest, in pixels.
+    """
+    if cuts_windows(view.policy) or view.equalize is not None:
+        return ""
+    low, _, high = sides
+    if high < min(view.size):
+        change = "enlarged"
+    elif low > max(view.size):
+        change = "reduced"
+    else:
+        return ""
+    found = f"{low}" if low == high else f"{low} to {high}"
+    return f"The training images (shorter side {found} pixels) were {change}."
 
 
 def fake_means(run: Run) -> str:

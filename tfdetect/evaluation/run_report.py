@@ -30,8 +30,8 @@ from tfdetect.evaluation.run_description import (
     describe_detector,
     facts,
     fake_means,
+    input_sentence,
     mask_threshold_sentence,
-    pixel_sizes,
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
@@ -92,8 +92,8 @@ def _write_report(found: Evaluation, output: Path) -> None:
     page = html.render_page(
         run.name if own else f"{run.name} on {dataset}",
         sections,
-        subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
-        f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",
+        subtitle=f"{describe_detector(run)}; evaluated on {dataset}, classes "
+        f"{', '.join(run.class_names)}.",
         verdict=_verdict(first),
         cards=_cards(first),
         notes=[
@@ -105,6 +105,7 @@ def _write_report(found: Evaluation, output: Path) -> None:
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
             f"1 - P({run.class_names[0]}){_assumed(run)}. {fake_means(run)}".rstrip(),
+            input_sentence(run),
             small=True,
         ),
     )

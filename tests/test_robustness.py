@@ -24,7 +24,7 @@ from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed, predict_source
 from tfdetect.evaluation.robustness_report import change_words, result_name, robustness_curves
 from tfdetect.explanation.examination import REENCODINGS
-from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
+from tfdetect.imaging.degradations import KINDS, SETS, done_to, parse_degradations
 from tfdetect.imaging.draws import normal_from
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.partial import Picture, cut, picture_parts
@@ -92,6 +92,12 @@ def test_names_of_degradations():
     assert names == list(SETS["genimage"])
     others = [k for name, k in KINDS.items() if name != "band"]
     assert len(parse_degradations("grid")) == sum(len(k.grid) for k in others) == 36
+    told = {name: done_to(name) for name in ("scale:0.75", "band:3", *SETS["reencode"])}
+    assert told == {
+        "scale:0.75": "resized to 0.75 times the width and height",
+        "band:3": "filtered: band 3 of 8 of its frequencies removed (1 is the lowest)",
+        "jpeg:96": "saved once more, as JPEG of quality 96",
+    }
     for wrong, words in (("jpg:30", "Did you mean 'jpeg'"), ("jpeg", "from 1 to 100"),
                          ("blur:x", "Gaussian blur"), ("crop:1.5", "from 0.01 to 1"),
                          ("jpeg:nan", "from 1 to 100"), ("", "degradation")):  # fmt: skip
@@ -133,7 +139,8 @@ def test_evaluate_draws_curves(shared_run, tmp_path, capsys):
     verdicts = [table[n].to_numpy() >= 0.5 for n in found["degradations"]]
     stable = np.all([v == verdicts[0] for v in verdicts], axis=0).mean()
     assert found["stable"] == pytest.approx(stable)
-    assert "data:image/png" in (output / "degradations.html").read_text()
+    page = (output / "degradations.html").read_text()
+    assert "data:image/png" in page and "saved once more, as JPEG of quality 20" in page
     for wrong, words in (
         (["--degrade", "fog:3"], "Unknown degradation 'fog'"),
         (["--degrade", "jpeg:30", "--split", "test", "--split", "train"], "takes one --split"),

@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
@@ -18,7 +19,7 @@ from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.imaging.degradations import KINDS
+from tfdetect.imaging.degradations import KINDS, done_to
 
 UNDEGRADED = "none"  # the name of the images as they are
 _ATTACKS = (
@@ -104,6 +105,7 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
                           "95% interval (Wilson's for fractions of images, else a bootstrap)."),
                 html.table(*_rows(found)),
             )),
+            html.Section("What was done to the images", _explained(results)),
             *([html.Section("Attacks", html.text(f"{_ATTACKS} Here: {budgets}."))]
               if budgets else []),
             html.Section("Metrics by strength", html.join(
@@ -124,6 +126,18 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
                       f"the same verdict under every {change}"),
         ],
     )  # fmt: skip
+
+
+def _explained(results: dict[str, DegradationResult]) -> Markup:
+    """Return a table of the degradations in words; nothing for attacks alone."""
+    names = [name for name in results if name != UNDEGRADED and name not in _budgets(results)]
+    if not names:
+        return Markup("")
+    rows = [[name, done_to(name)] for name in names]
+    return html.join(
+        html.text("Each image was changed in the ways below before the detector read it."),
+        html.table(["degradation", "each image was"], rows),
+    )
 
 
 def change_words(found: RobustnessResult) -> tuple[str, str]:

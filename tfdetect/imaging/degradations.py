@@ -62,6 +62,7 @@ class Kind:
 
     Attributes:
         text: what the strength means.
+        done: what was done to an image, with {} for the strength.
         low: smallest strength.
         high: largest strength.
         grid: strengths to try, from mild to strong.
@@ -69,6 +70,7 @@ class Kind:
     """
 
     text: str
+    done: str
     low: float
     high: float
     grid: tuple[float, ...]
@@ -170,20 +172,36 @@ def _social(picture: Picture, times: float, number: tf.Tensor) -> Picture:
 
 
 KINDS = {
-    "jpeg": Kind("JPEG quality", 1, 100, (95, 85, 75, 65, 50, 30), _jpeg),
-    "webp": Kind("WebP quality", 1, 100, (90, 75, 50, 30), _webp),
-    "side": Kind("shorter side in pixels after shrinking", 1, 10_000, (112, 64), _side),
-    "scale": Kind("resize factor", 0.01, 4, (0.9, 0.75, 0.5, 0.25), _scale),
-    "screenshot": Kind("enlargement by a display", 1, 4, (1.25, 1.5), _scale),
-    "blur": Kind("sigma of a Gaussian blur in pixels", 0.01, 20, (1, 2, 3, 5), _blur),
-    "noise": Kind("sigma of Gaussian noise in gray levels", 0.01, 100, (2, 5, 10, 20), _noise),
-    "crop": Kind("fraction of each side in a center crop", 0.01, 1, (0.9, 0.75, 0.5), _crop),
-    "darker": Kind("factor on brightness", 0.01, 1, (0.8, 0.6), _brightness),
-    "brighter": Kind("factor on brightness", 1, 10, (1.2, 1.5), _brightness),
-    "social": Kind("times shrunk to 0.8 and saved as JPEG (85, 75, ...)", 1, 5, (1, 2, 3),
-                   _social),
-    "band": Kind(f"removed band of frequencies, of {BANDS}, from low to high", 1, BANDS,
-                 tuple(range(1, BANDS + 1)), _band),
+    "jpeg": Kind("JPEG quality", "saved once more, as JPEG of quality {:g}",
+                 1, 100, (95, 85, 75, 65, 50, 30), _jpeg),
+    "webp": Kind("WebP quality", "saved once more, as WebP of quality {:g}",
+                 1, 100, (90, 75, 50, 30), _webp),
+    "side": Kind("shorter side in pixels after shrinking",
+                 "shrunk to a shorter side of {:g} pixels", 1, 10_000, (112, 64), _side),
+    "scale": Kind("resize factor", "resized to {:g} times the width and height",
+                  0.01, 4, (0.9, 0.75, 0.5, 0.25), _scale),
+    "screenshot": Kind("enlargement by a display",
+                       "enlarged {:g} times, as in a screenshot of a scaled display",
+                       1, 4, (1.25, 1.5), _scale),
+    "blur": Kind("sigma of a Gaussian blur in pixels", "blurred (Gaussian, sigma {:g} pixels)",
+                 0.01, 20, (1, 2, 3, 5), _blur),
+    "noise": Kind("sigma of Gaussian noise in gray levels",
+                  "overlaid with noise (Gaussian, sigma {:g} of 255 gray levels)",
+                  0.01, 100, (2, 5, 10, 20), _noise),
+    "crop": Kind("fraction of each side in a center crop",
+                 "cropped to the middle, {:g} times the width and height",
+                 0.01, 1, (0.9, 0.75, 0.5), _crop),
+    "darker": Kind("factor on brightness", "darkened to {:g} times the brightness",
+                   0.01, 1, (0.8, 0.6), _brightness),
+    "brighter": Kind("factor on brightness", "brightened to {:g} times the brightness",
+                     1, 10, (1.2, 1.5), _brightness),
+    "social": Kind("times shrunk to 0.8 and saved as JPEG (85, 75, ...)",
+                   "shrunk to 0.8 times the width and height and saved as JPEG, as by a social "
+                   "network, {:g} times in a row (quality 85, then 10 less each time)",
+                   1, 5, (1, 2, 3), _social),
+    "band": Kind(f"removed band of frequencies, of {BANDS}, from low to high",
+                 f"filtered: band {{:g}} of {BANDS} of its frequencies removed (1 is the lowest)",
+                 1, BANDS, tuple(range(1, BANDS + 1)), _band),
 }  # fmt: skip
 
 SETS = {
@@ -194,6 +212,12 @@ SETS = {
     "bands": tuple(f"band:{number}" for number in KINDS["band"].grid),
     "reencode": ("jpeg:96",),
 }
+
+
+def done_to(name: str) -> str:
+    """Return what a degradation such as "jpeg:96" did to an image, in words."""
+    kind, _, strength = name.partition(":")
+    return KINDS[kind].done.format(float(strength))
 
 
 def parse_degradations(text: str) -> list[Degradation]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import textwrap
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from tfdetect.audit import main as audit_command
 from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset, quick_findings
 from tfdetect.auditing.audit_report import format_audit, write_report
-from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
+from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE, file_findings
 from tfdetect.auditing.fix_images import ImageToWrite, write_cropped
 from tfdetect.auditing.fixes import fix_dataset
 from tfdetect.auditing.traits import image_traits, radial_spectrum
@@ -23,6 +24,7 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_command import run_command
 from tfdetect.data import splits
 from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.check_catalog import too_many_unusable
 from tfdetect.data.plan import locate_dataset
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.jpeg_tables import jpeg_quality
@@ -114,6 +116,9 @@ def test_planted_shortcuts_are_reported(tmp_path, name):
     named = [f for f in found.findings if f.topic == topic and words in f.text]
     assert [f.level for f in named] == [level]
     assert found.level == level
+    told = "A detector reads pixels alone" if topic == "metadata" else "Fix: crop all images"
+    assert named[0].remedy.startswith("No fix can" if topic == "content" else told)
+    assert textwrap.shorten(named[0].remedy, 40)[:-6] in " ".join(format_audit(found).split())
 
 
 def test_the_quick_audit_finds_what_headers_show(tmp_path):
@@ -414,6 +419,7 @@ def test_the_command_writes_a_report_and_a_fixed_copy(tmp_path, capsys):
     assert document["findings"][0]["text"].startswith("JPEG quality alone predicts")
     page = (output / "audit.html").read_text()
     assert "JPEG quality alone predicts" in page and page.count("data:image/png;base64") == 4
+    assert (output / "skipped.csv").read_text() == '"path","error"\n'
     assert (output / "traits.parquet").is_file() and (output / "duplicates.csv").is_file()
     for wrong, words in (
         (["--fixes", "formats"], "--fixes needs --fix"),
@@ -554,8 +560,15 @@ def test_datasets_with_many_unreadable_files_can_be_audited(folder_dataset):
         (folder_dataset / f"train/real/x{number}.png").write_bytes(b"x")
     with pytest.raises(UserError, match="max_unreadable_fraction"):
         build_catalog(spec, roots, progress=False)
-    spec = spec.with_values(max_unreadable_fraction=1.0)
-    assert build_catalog(spec, roots, progress=False).skipped.num_rows == 40
+    catalog = build_catalog(spec.with_values(max_unreadable_fraction=1.0), roots, progress=False)
+    assert catalog.skipped.num_rows == 40
+    found, *_ = file_findings(spec, catalog)
+    assert "train or measure stop above 5%" in found.remedy and "skipped.csv" in found.remedy
+    [some, *_] = file_findings(spec.with_values(max_unreadable_fraction=0.5), catalog)
+    assert some.remedy.startswith("skipped.csv")
+    few = [(bad, total) for total in range(1, 8) for bad in range(1, total + 1)
+           if not too_many_unusable(spec, bad, total)]  # fmt: skip
+    assert few == [(1, 3), (1, 4), (1, 5), (2, 5), (1, 6), (2, 6), (1, 7), (2, 7)]
 
 
 def test_noise_spectra_show_the_peaks_of_upsampling(tmp_path):

@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
                      "for)")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for audit.html, "
-                     "audit.json, traits.parquet and duplicates.csv (default: "
+                     "audit.json, traits.parquet, duplicates.csv and skipped.csv (default: "
                      "saved_models/audit-NAME)")  # fmt: skip
     cli.add_max_pixels(out, of_spec=True)
     cli.add_json(out)
@@ -95,15 +95,17 @@ def main(argv: list[str]) -> int:
 
 
 def _next_command(args: argparse.Namespace, audit: "Audit", is_fixed: bool) -> str | None:
-    """Return the next command to run; None if the data are unreliable and no fix helps."""
+    """Return the next command to run; None if no fix helps and none is worth running."""
     from tfdetect.auditing.findings import NOTE, UNRELIABLE
     from tfdetect.core.provenance import command_line
+    from tfdetect.data.check_catalog import too_many_unusable
 
     if is_fixed:
         return shell_command("train", dataset=args.fix)
     if any(f.fix for f in audit.findings if f.level != NOTE):
         return f"{command_line('audit')} --fix DIR   (writes a fixed copy)"
-    if audit.verdict == UNRELIABLE:
+    bad, used = audit.catalog.skipped.num_rows, audit.catalog.table.num_rows
+    if audit.verdict == UNRELIABLE or too_many_unusable(audit.spec, bad, bad + used):
         return None
     setting = next((f.setting for f in audit.findings if f.setting), None)
     return shell_command("train", dataset=args.dataset, data_dir=args.data_dir,

@@ -40,8 +40,8 @@ def audit(
 
     Args:
         dataset, data_dir, authentic: see `train`.
-        output: folder for audit.html, audit.json, traits.parquet and duplicates.csv; by default
-            nothing is written.
+        output: folder for audit.html, audit.json, traits.parquet, duplicates.csv and
+            skipped.csv; by default nothing is written.
         max_pixels: images with more pixels are skipped; by default as the dataset spec says.
         cluster: a Spark cluster that reads the files; every machine needs them and the cluster's
             folder, by default `output` with the ending .parts, under the same paths. The same call

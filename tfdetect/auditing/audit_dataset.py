@@ -100,7 +100,7 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> 
         *findings.duplicate_findings("near", near, traits, names),
         *findings.group_findings(traits),
         *findings.balance_findings(traits, names),
-        *findings.file_findings(catalog),
+        *findings.file_findings(spec, catalog),
         *findings.mask_findings(catalog),
     ])  # fmt: skip
     return Audit(

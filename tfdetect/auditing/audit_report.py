@@ -19,7 +19,7 @@ from tfdetect.auditing.audit_figures import (
     shortcut_figure,
 )
 from tfdetect.auditing.duplicates import Duplicates
-from tfdetect.auditing.findings import CAUTION, FIXES, NOTE, UNRELIABLE, describe_value
+from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE, describe_value
 from tfdetect.auditing.shortcuts import COMBINED
 from tfdetect.core import console, html
 from tfdetect.core.files import merged, write_csv, write_json, write_text
@@ -41,10 +41,16 @@ _NO_SHORTCUTS = "A class has too few images or groups to measure shortcuts."
 
 def format_audit(audit: Audit) -> str:
     """Return the verdict, the findings and the shortcuts as text for the terminal."""
-    findings = [
-        textwrap.fill(f.text, 96, initial_indent=f"{f.level + ':':<12}", subsequent_indent=" " * 12)
-        for f in audit.findings
-    ]
+    margin, findings = " " * 12, []
+    for found in audit.findings:
+        level = f"{found.level + ':':<12}"
+        findings.append(
+            textwrap.fill(found.text, 96, initial_indent=level, subsequent_indent=margin)
+        )
+        if found.remedy and found.level != NOTE:
+            findings.append(
+                textwrap.fill(found.remedy, 96, initial_indent=margin, subsequent_indent=margin)
+            )
     lines = [f"verdict: {audit.verdict}", "", *(findings or [_NO_PROBLEM]), ""]
     if not audit.shortcuts:
         return "\n".join([*lines, _NO_SHORTCUTS])
@@ -62,6 +68,7 @@ def write_report(audit: Audit, folder: Path) -> None:
         (new / "figures").mkdir()
         pq.write_table(audit.traits, new / "traits.parquet")
         write_csv(_duplicate_table(audit), new / "duplicates.csv")
+        write_csv(audit.catalog.skipped.select(["path", "error"]), new / "skipped.csv")
         write_json(new / "audit.json", audit_document(audit))
         write_text(new / "audit.html", _page(audit, new / "figures"))
 
@@ -118,7 +125,8 @@ def _page(audit: Audit, figures: Path) -> str:
             f"Verdict: {audit.verdict}", _MEANINGS[audit.level], _TONES[audit.level]
         ),
         cards=_cards(audit),
-        footer="Full data: audit.json, traits.parquet and duplicates.csv in the same directory.",
+        footer="Full data, in the same directory: audit.json, traits.parquet, duplicates.csv and "
+        "skipped.csv (files that cannot be used).",
     )
 
 
@@ -156,8 +164,7 @@ def _findings(audit: Audit) -> Markup:
     if any(f.fix for f in audit.findings):
         legend += " To write a fixed copy of the dataset, run the same command with --fix DIR."
     return html.join(
-        *(html.note(f.text, "neutral" if f.level == NOTE else _TONES[f.level],
-                    f"Fix: {FIXES[f.fix]} (--fixes {f.fix})" if f.fix else "")
+        *(html.note(f.text, "neutral" if f.level == NOTE else _TONES[f.level], f.remedy)
           for f in audit.findings),
         html.text(legend, small=True),
     )  # fmt: skip

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from tfdetect.auditing.duplicates import Duplicates
 from tfdetect.auditing.shortcuts import COMBINED, Shortcut, groups_by_class
-from tfdetect.core.spec import SPLITS
+from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import capitalized, counted
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.check_catalog import too_many_unusable
 from tfdetect.data.splits import TRAIN, few_images, few_of_a_class
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
@@ -39,9 +40,26 @@ _IMPLIED_BY = {"JPEG tables": "JPEG quality", "height": "width"}
 
 FIXES: dict[str, str] = {
     "duplicates": "remove duplicates and images with conflicting labels",
-    "formats": "crop all images to one size and encode them in one format",
+    "formats": "crop all images to one size and encode them in one format, without metadata",
     "balance": "keep equally many images of each class",
     "splits": "split again by group",
+}
+
+
+# What to do about traits that no fix is proposed for, by their group or name.
+_ADVICE = {
+    "metadata": "A detector reads pixels alone, so this needs no fix before a training. It shows "
+    "that the classes come from different sources, which may differ in their pixels, too. The fix "
+    "'formats' (--fixes formats) writes a copy without metadata.",
+    "name": "A detector does not see file names, so this needs no fix.",
+    "content": "No fix can change what images show: choose images of the classes that show similar "
+    "things, or leave out those that differ.",
+}
+_ADVICE_BY_NAME = {
+    "radial spectrum": "This may be the trace of a generator, which a detector should find, or of "
+    "resizing and compression, which it should not: compare how the classes were made.",
+    "bytes per pixel": "It depends on what images show and on their compression. The fix 'formats' "
+    "(--fixes formats) compresses all images alike.",
 }
 
 
@@ -56,6 +74,7 @@ class Finding:
         fix: the key of `FIXES` that would fix it; None if none of them does.
         setting: a setting of the experiment, KEY=VALUE, that makes up for the problem; None if no
             setting does.
+        advice: what else to do, in sentences.
         contradiction: whether labels contradict each other, which `train --strict` refuses at any
             level.
     """
@@ -66,6 +85,13 @@ class Finding:
     fix: str | None = None
     setting: str | None = None
     contradiction: bool = False
+    advice: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the problem, in sentences; "" where the text says so."""
+        fix = f"Fix: {FIXES[self.fix]} (--fixes {self.fix})." if self.fix else ""
+        return " ".join(filter(None, (fix, self.advice)))
 
 
 def worst_level(findings: Iterable[Finding]) -> str:
@@ -114,7 +140,8 @@ def _trait_finding(shortcut: Shortcut, classes: tuple[str, ...]) -> Finding | No
         level = NOTE
     elif in_pixels and shortcut.significantly_above(_UNRELIABLE_ACCURACY):
         level = UNRELIABLE
-    return Finding(level, shortcut.group, text, "formats" if in_pixels else None)
+    advice = _ADVICE_BY_NAME.get(shortcut.name) or _ADVICE.get(shortcut.group, "")
+    return Finding(level, shortcut.group, text, "formats" if in_pixels else None, advice=advice)
 
 
 def _is_reported(shortcut: Shortcut) -> bool:
@@ -342,16 +369,23 @@ def _absent(counts: np.ndarray, classes: tuple[str, ...]) -> str:
     return ", ".join(name for name, count in zip(classes, counts) if not count)
 
 
-def file_findings(catalog: Catalog) -> Iterator[Finding]:
+def file_findings(spec: DatasetSpec, catalog: Catalog) -> Iterator[Finding]:
     """Yield findings about files that cannot be used."""
     bad = catalog.skipped.num_rows
     if bad:
-        fraction = bad / (bad + catalog.table.num_rows)
+        total = bad + catalog.table.num_rows
+        fraction = bad / total
+        stops = (
+            f"Commands that train or measure stop above {spec.max_unreadable_fraction:.0%} "
+            "(max_unreadable_fraction in a dataset spec). "
+        )
         first = catalog.skipped.slice(0, 1).to_pylist()[0]
         yield Finding(
             CAUTION if fraction > 0.01 else NOTE, "files",
             f"{counted(bad, 'file')} ({fraction:.1%}) cannot be used; the first is "
             f"{first['path']}: {first['error']}",
+            advice=(stops if too_many_unusable(spec, bad, total) else "")
+            + "skipped.csv, in the folder of the report, lists them: replace or remove them.",
         )  # fmt: skip
     mask_remarks = {f"{name}: {text}." for name, m in catalog.masks.items() for text in m.remarks}
     for warning in catalog.warnings:

@@ -112,8 +112,8 @@ class DatasetSpec(Document):
         split_rule: how splits are carved: 2 gives each of them enough of every class and keeps
             copies in the parts of a union together; 1 does neither, as runs of earlier versions.
         expected_counts: number of files by split text and class; other counts give a warning.
-        max_unreadable_fraction: fraction of unusable images above which reading stops; one of at
-            least three images and two of at least five are always allowed.
+        max_unreadable_fraction: fraction of unusable images above which reading stops. One or two
+            unusable images are allowed in any case if more than half of all can be used.
         max_pixels: images with more pixels are skipped.
         mask_channel: which number of a mask's pixel says whether it is altered: gray, red, green,
             blue, color (the largest of these three) or alpha. By default it is detected.

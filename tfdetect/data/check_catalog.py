@@ -9,6 +9,20 @@ from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, counts_text
 
 
+def too_many_unusable(spec: DatasetSpec, bad: int, total: int) -> bool:
+    """Return whether a dataset has more unusable images than its spec allows.
+
+    One or two are allowed in any case, unless they are half of the dataset or more: they say
+    nothing about a small one.
+
+    Args:
+        spec: the dataset.
+        bad: number of unusable images.
+        total: number of images, usable or not.
+    """
+    return bad > spec.max_unreadable_fraction * total and (bad > 2 or 2 * bad >= total)
+
+
 def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], total: int) -> None:
     """Check that most images of a dataset can be used.
 
@@ -19,19 +33,18 @@ def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], t
         total: number of images, usable or not.
 
     Raises:
-        UserError: More than the spec's max_unreadable_fraction, and more than two images or at
-            least half of them.
+        UserError: there are `too_many_unusable`.
     """
     bad = len(unusable)
-    # One or two bad files say nothing about a small dataset, unless they are half of it or more.
-    if bad <= spec.max_unreadable_fraction * total or (bad <= 2 and 2 * bad < total):
+    if not too_many_unusable(spec, bad, total):
         return
     examples = "\n".join(f"  {path}: {why}" for path, why in islice(unusable.items(), 5))
     raise UserError(
-        f"{bad:,} of {counted(total, 'image')} in {where} cannot be used, more than the allowed "
-        f"fraction of {spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset "
-        "spec; besides, one of at least three images and two of at least five are allowed):\n"
-        f"{examples}"
+        f"{bad:,} of {counted(total, 'image')} in {where} cannot be used. Allowed are "
+        f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec), and "
+        "one or two images in any case if more than half of all can be used:\n"
+        f"{examples}\nRemove these files, or raise max_unreadable_fraction. 'tfdetect audit' lists "
+        "all of them."
     )
 
 

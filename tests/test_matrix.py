@@ -157,7 +157,7 @@ def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
     assert page.index("Balanced accuracy</h3>") < page.index(">Accuracy</h3>")
     # None has learned.
     values = matrix_of({"a": {"a": nothing, "b": finds}, "b": {"a": finds, "b": nothing}}, 60, 30)
-    assert "No detector is shown to be better than guessing even on" in format_matrix(values)
+    assert "No detector is shown to be better than guessing: even on" in format_matrix(values)
     write_report(values, tmp_path)
     assert (
         "No detector is shown to be better than guessing<" in (tmp_path / "matrix.html").read_text()

@@ -145,12 +145,54 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
         first["error"]["value"], abs=0.02
     )
     assert found["fit"]["exponent"]["value"] > 0.3
+    assert [point["may_be_chance"] for point in found["points"]] == [True, False, False]
+    [remark] = found["remarks"]  # and no word on seeds, as there are two
+    assert "may be guesses (~), at 1 of 3 sizes" in remark
     assert all(parameter["low"] >= 0 for parameter in found["fit"].values())
     write_curve(found, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()
     assert "unseen parts" in page and "data:image/png" in page
     assert json.loads((tmp_path / "out/curve.json").read_text()) == found
-    assert "0.1" in format_curve(found) and "If it goes on so" in format_curve(found)
+    assert remark in page and page.count("~</td>") == 1
+    said = format_curve(found)
+    assert "0.1" in said and "If it goes on so" in said and f"warning: {remark}" in said
+
+
+def test_a_study_of_guesses_and_of_one_seed_says_so(loaded, predicted, tmp_path):
+    plan, catalog = loaded
+    subsets = make_subsets(plan, catalog, BY_CONTENT, 2, [0], False)
+    runs = {name: predicted(name, catalog, 0.5) for name in subsets}
+    found = measure_curve(plan, subsets, runs, catalog, BY_CONTENT)
+    none, one_seed = found["remarks"]
+    assert none.startswith("No training is shown to be better than guessing: the 95% interval")
+    assert one_seed.startswith("One seed: each size was trained once. Intervals cover test images")
+    write_curve(found, tmp_path / "curve")
+    page = (tmp_path / "curve/report.html").read_text()
+    assert "<strong>No training is shown to be better than guessing</strong>" in page
+    assert "One seed: each size" in page and "mean nothing" not in page
+    trainings = plan_variants(plan, split_variants(["model.dropout=0,0.5"]), [3])
+    names = {name: [name] for name in ("model.dropout=0", "model.dropout=0.5")}
+    for rates, guesses in (((0.5, 0.5), 2), ((0.5, 0.1), 1), ((0.2, 0.1), 0)):
+        runs = {name: predicted(f"{name} {rates}", catalog, rate)
+                for name, rate in zip(trainings, rates)}  # fmt: skip
+        found = measure_variants(plan, names, trainings, runs, catalog)
+        assert [each["may_be_chance"] for each in found["variants"]].count(True) == guesses
+        [*chance, one_seed] = found["remarks"]
+        assert one_seed.startswith("One seed: each variant") and len(chance) == bool(guesses)
+        said = format_variants(found)
+        assert said.endswith(f"\nwarning: {one_seed}") and said.count("] ~") == 3 * guesses
+        write_variants(found, tmp_path / "variants")
+        page = (tmp_path / "variants/report.html").read_text()
+        assert ("<strong>No variant is shown to be better than guessing</strong>" in page) == (
+            guesses == 2
+        )
+        assert json.loads((tmp_path / "variants/variants.json").read_text()) == found
+    again = plan_variants(plan, split_variants(["model.dropout=0,0.5"]), [3, 4])
+    runs = {name: predicted(f"{name} twice", catalog, 0.1) for name in again}
+    found = measure_variants(plan, names, again, runs, catalog)
+    assert found["remarks"] == [] and "Intervals are over test images; what" in format_variants(
+        found
+    )
 
 
 def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
@@ -236,9 +278,10 @@ def test_studies_from_the_command(contents, tmp_path, capsys):
 
 def test_a_curve_without_errors_and_equal_variants_are_shown_as_such(tmp_path):
     none = {"value": 0.0, "low": 0.0, "high": 0.04}
-    points = [{"size": n, "images": [n], "seeds": [0.0], "error": none} for n in (10, 20)]
+    points = [{"size": n, "images": [n], "seeds": [0.0], "error": none, "may_be_chance": False}
+              for n in (10, 20)]  # fmt: skip
     curve = {"experiment": "e", "dataset": "d", "by": "images", "count": 9, "points": points,
-             "fit": None}  # fmt: skip
+             "fit": None, "remarks": []}  # fmt: skip
     axes = curve_figure(curve).axes[0]
     assert axes.get_yscale() == "linear" and axes.get_ylim()[0] < 0
     write_curve(curve, tmp_path)
@@ -247,6 +290,7 @@ def test_a_curve_without_errors_and_equal_variants_are_shown_as_such(tmp_path):
     auc = {"value": 0.9, "low": 0.8, "high": 0.95}
     variants = [
         {"name": name, "metrics": {"auc": auc | {"value": value}}, "runs": [],
+         "may_be_chance": False,
          "difference": change and {"auc": {"value": 0.02, "low": change, "high": 0.05}}}
         for name, value, change in (("a", 0.9, None), ("b", 0.92, -0.01), ("c", 0.91, -0.02))
     ]  # fmt: skip

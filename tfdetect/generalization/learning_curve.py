@@ -11,10 +11,11 @@ from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation.intervals import bootstrap, interval, numbers
+from tfdetect.evaluation.intervals import bootstrap, complement, interval, may_be_chance, numbers
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import find_domains, restrict
 from tfdetect.generalization.measure_matrix import test_scores
+from tfdetect.generalization.study_remarks import curve_remarks
 from tfdetect.generalization.study_results import CurvePart, CurvePoint, CurveResult, domain_word
 
 IMAGES = "images"
@@ -168,6 +169,7 @@ def measure_curve(
             "images": [every[i].images for i in members],
             "seeds": [float(each[i]) for i in members],
             "error": measured["error", size],
+            "may_be_chance": may_be_chance(complement(measured["error", size])),
         })  # fmt: skip
         if by != IMAGES:
             points[-1]["seen"] = measured["seen", size]
@@ -175,6 +177,7 @@ def measure_curve(
     return {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
         "count": len(fake), "points": points, "fit": fitted,
+        "remarks": curve_remarks(points, fitted is not None),
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import clusters_of, draw
 from tfdetect.generalization.measure_matrix import METRICS
 from tfdetect.generalization.published_tables import Table, read_published
+from tfdetect.generalization.study_remarks import GUESSING, none_learned
 from tfdetect.generalization.study_results import Cell, Cells, Kind, MatrixResult, domain_word
 
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
@@ -36,7 +37,6 @@ _HIDDEN_MASKS = (
 )
 _WIDEST = 6  # columns that intervals in the terminal have room for
 _BESIDE = 4  # columns of maps that are read on a small screen as a whole
-_GUESSING = "~"  # marks results that may be those of guesses
 _MOST_INTERVALS = 8  # columns with intervals that fit into a page's width
 _KINDS: dict[Kind, str] = {"in_training": "in training", "unseen": "unseen"}
 
@@ -75,7 +75,7 @@ def _marks(values: MatrixResult) -> str:
     """Return what the marks of a table mean."""
     text = f"*: {_marked(values)[1]}."
     if any(cell["may_be_chance"] for cell in _every_cell(values)):
-        text += f" {_GUESSING}: may be guessing (the 95% interval of the AUC reaches 0.5 or less)."
+        text += f" {GUESSING}: may be guessing (the 95% interval of the AUC reaches 0.5 or less)."
     return text
 
 
@@ -115,10 +115,8 @@ def _chance_sentence(values: MatrixResult) -> str:
     cells, word = _every_cell(values), domain_word(values["by"])
     guesses = sum(cell["may_be_chance"] for cell in cells)
     if _none_learned(values):
-        return (
-            f"No detector is shown to be better than guessing even on {word}s in training: none "
-            "has learned, or there are too few test images to say."
-        )
+        why = f"even on {word}s in training the 95% interval of the AUC reaches 0.5 or less"
+        return none_learned("detector", why)
     if not guesses:
         return ""
     return f"{guesses} of {len(cells)} results may be those of guesses, so they cannot be ranked."
@@ -208,9 +206,8 @@ def _verdict(values: MatrixResult) -> html.Verdict:
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
     if metric == "auc" and _none_learned(values):
-        return html.Verdict(
-            "No detector is shown to be better than guessing", _chance_sentence(values), "bad"
-        )
+        title, _, why = _chance_sentence(values).partition(": ")
+        return html.Verdict(title, capitalized(why), "bad")
     loss, word = values["losses"].get(metric), domain_word(values["by"])
     amount = f": {format_interval(loss, 3)}, with an interval over the {word}s" if loss else ""
     lines = [f"The difference is what a detector loses on a {word} that it was not trained on"
@@ -267,7 +264,7 @@ def _metric_table(
         shown = [
             ("* " if row[name]["in_training"] == mark else "")
             + (format_interval(cell, 3) if intervals else _mean([cell["value"]]))
-            + (f" {_GUESSING}" if _may_be_chance(row[name], metric) else "")
+            + (f" {GUESSING}" if _may_be_chance(row[name], metric) else "")
             for name, cell in zip(names, cells)
         ]
         rows.append([training, *shown, _mean([cell["value"] for cell in cells])])
@@ -352,7 +349,7 @@ def _heat_map(values: MatrixResult, metric: str) -> Figure:
             if row[name]["in_training"] == mark:
                 axes.add_patch(_frame(x, y))
             if _may_be_chance(row[name], metric):
-                texts[x, y].set_text(f"{texts[x, y].get_text()} {_GUESSING}")
+                texts[x, y].set_text(f"{texts[x, y].get_text()} {GUESSING}")
     axes.set_xlabel("tested on", fontsize=9)
     axes.set_ylabel("trained on", fontsize=9)
     figure.colorbar(image, shrink=0.8, format=lambda v, _: f"{100 * v:.0f}")
@@ -363,7 +360,7 @@ def _heat_map(values: MatrixResult, metric: str) -> Figure:
 def _legend(values: MatrixResult, metric: str) -> str:
     """Return what the marks in the heat map of a metric mean."""
     guesses = any(_may_be_chance(cell, metric) for cell in _every_cell(values))
-    return f"Framed: {_marked(values)[1]}." + (f" {_GUESSING}: may be guessing." if guesses else "")
+    return f"Framed: {_marked(values)[1]}." + (f" {GUESSING}: may be guessing." if guesses else "")
 
 
 def _frame(x: int, y: int) -> Rectangle:

@@ -9,8 +9,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
-from tfdetect.evaluation.intervals import format_interval, numbers
+from tfdetect.core.text import capitalized
+from tfdetect.evaluation.intervals import CHANCE, format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
+from tfdetect.generalization.study_remarks import GUESSING
 from tfdetect.generalization.study_results import (
     CurvePart,
     CurveResult,
@@ -36,8 +38,14 @@ def curve_rows(values: CurveResult) -> Rows:
         images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         size = [images] if by_images else [str(point["size"]), images]
         seeds = " ".join(f"{error:.4f}" for error in point["seeds"])
-        rows.append([*size, *(format_interval(point[part]) for part in parts), seeds])
+        cells = [format_interval(point[part]) for part in parts]
+        cells[0] += _mark(point["may_be_chance"])
+        rows.append([*size, *cells, seeds])
     return heads, rows
+
+
+def _mark(may_be_chance: bool) -> str:
+    return f" {GUESSING}" if may_be_chance else ""
 
 
 def _part_title(values: CurveResult, part: CurvePart) -> str:
@@ -68,7 +76,12 @@ def fit_sentence(values: CurveResult) -> str:
 def format_curve(values: CurveResult) -> str:
     """Return a learning curve as text for the terminal."""
     heads, rows = curve_rows(values)
-    return f"{console.format_table(rows, heads)}\n{fit_sentence(values)}"
+    lines = [console.format_table(rows, heads), fit_sentence(values)]
+    return "\n".join([*lines, *map(_as_warning, values["remarks"])])
+
+
+def _as_warning(remark: str) -> str:
+    return f"\nwarning: {remark}"
 
 
 def write_curve(values: CurveResult, folder: Path) -> None:
@@ -113,10 +126,11 @@ def write_curve(values: CurveResult, folder: Path) -> None:
             ],
             subtitle=f"Dataset {values['dataset']}, by {values['by']}; {values['count']:,} test "
             "images, the same for all trainings.",
-            verdict=html.Verdict(
+            verdict=_not_learned(values) or html.Verdict(
                 f"Error {format_interval(last['error'])} with all of the data",
                 "Lower is better; 0.5 is chance.", "neutral",
             ),
+            notes=_notes(values),
             footer="Full data: curve.json and curve.csv in the same directory.",
         ))  # fmt: skip
 
@@ -134,6 +148,8 @@ def curve_figure(values: CurveResult) -> Figure:
         axes.plot(sizes, value, "o-", color=_COLORS[part], markersize=5,
                   label=title if part == "error" else f"error on {title}")  # fmt: skip
         axes.fill_between(sizes, low, high, color=_COLORS[part], alpha=0.15, linewidth=0)
+    if any(point["may_be_chance"] for point in points):
+        axes.axhline(CHANCE, color="gray", linestyle=":", linewidth=1, label="guesses")
     for point in points:
         axes.plot([point["size"]] * len(point["seeds"]), point["seeds"], ".", color="gray",
                   markersize=4)  # fmt: skip
@@ -166,7 +182,8 @@ def variant_rows(values: VariantsResult) -> dict[str, Rows]:
     tables = {}
     for name in values["variants"][0]["metrics"]:
         rows = [
-            [variant["name"], format_interval(variant["metrics"][name]),
+            [variant["name"],
+             format_interval(variant["metrics"][name]) + _mark(variant["may_be_chance"]),
              format_interval((variant["difference"] or {}).get(name), signed=True)]
             for variant in values["variants"]
         ]  # fmt: skip
@@ -186,9 +203,22 @@ def seed_rows(values: VariantsResult) -> Rows:
 
 def format_variants(values: VariantsResult) -> str:
     """Return a comparison of variants as text for the terminal."""
-    return "\n\n".join(
+    tables = "\n\n".join(
         console.format_table(rows, heads)
         for heads, rows in (*variant_rows(values).values(), seed_rows(values))
+    )
+    return "\n".join(
+        [tables, *filter(None, [_seed_sentence(values)]), *map(_as_warning, values["remarks"])]
+    )
+
+
+def _seed_sentence(values: VariantsResult) -> str:
+    """Return what intervals leave out, and where it is; "" of one seed, which has a remark."""
+    if max(len(variant["runs"]) for variant in values["variants"]) < 2:
+        return ""
+    return (
+        "Intervals are over test images; what another seed would give is in the table of all "
+        "trainings."
     )
 
 
@@ -208,8 +238,8 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
                     *map(_table, variant_rows(values).values()),
                     html.text(
                         "Means over the seeds. Differences are from the first variant. Brackets: "
-                        "95% bootstrap intervals over test images, paired for differences; what "
-                        "another seed would give is in the table of all trainings.", small=True,
+                        "95% bootstrap intervals, paired for differences. "
+                        f"{_seed_sentence(values)}".rstrip(), small=True,
                     ),
                 )),
                 html.Section("Settings", _settings(values["settings"])),
@@ -218,12 +248,29 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
             subtitle=f"Dataset {values['dataset']}; the variants differ in their settings alone. "
             f"{values['count']:,} test images.",
             verdict=variants_verdict(values),
+            notes=_notes(values),
             footer="Full data: variants.json in the same directory.",
         ))  # fmt: skip
 
 
+def _not_learned(values: CurveResult | VariantsResult) -> html.Verdict | None:
+    """Return the verdict that all results may be those of guesses; None if not all may."""
+    results = values["points"] if "points" in values else values["variants"]
+    if not all(result["may_be_chance"] for result in results):
+        return None
+    title, _, why = values["remarks"][0].partition(": ")
+    return html.Verdict(title, capitalized(why), "bad")
+
+
+def _notes(values: CurveResult | VariantsResult) -> list[Markup]:
+    """Return the remarks that are not the verdict."""
+    return [html.note(text) for text in values["remarks"][bool(_not_learned(values)) :]]
+
+
 def variants_verdict(values: VariantsResult) -> html.Verdict:
     """Return which variant is best, or that no difference from the first one is significant."""
+    if found := _not_learned(values):
+        return found
     first, *others = values["variants"]
     differ = [
         variant for variant in others

@@ -65,6 +65,7 @@ class CurvePoint(TypedDict):
     images: list[int]  # numbers of training images, by seed
     seeds: list[float]  # the error of each
     error: Interval
+    may_be_chance: bool  # whether the interval of the error reaches 0.5 or more
     seen: NotRequired[Interval]  # by domains: the error on test images of those in training
     unseen: NotRequired[Interval]  # ... and of the others
 
@@ -79,6 +80,7 @@ class CurveResult(TypedDict):
     count: int  # of test images
     points: list[CurvePoint]  # smallest first
     fit: Metrics | None  # see `fit_power_law`; None for fewer than three points
+    remarks: list[str]  # see `curve_remarks`
 
 
 class SeedResult(TypedDict):
@@ -94,6 +96,7 @@ class VariantResult(TypedDict):
     name: str
     metrics: Metrics  # means over the seeds
     difference: Metrics | None  # from the first variant, paired; None of itself
+    may_be_chance: bool  # whether the interval of the AUC reaches 0.5 or less
     runs: list[SeedResult]
 
 
@@ -106,3 +109,4 @@ class VariantsResult(TypedDict):
     settings: dict[str, list[str]]  # by variant
     count: int  # of test images
     variants: list[VariantResult]
+    remarks: list[str]  # see `variants_remarks`

@@ -8,12 +8,13 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation.intervals import bootstrap
+from tfdetect.evaluation.intervals import bootstrap, may_be_chance
 from tfdetect.evaluation.metrics import binary_metrics
 from tfdetect.generalization.measure_matrix import test_scores
+from tfdetect.generalization.study_remarks import variants_remarks
 from tfdetect.generalization.study_results import VariantResult, VariantsResult
 
-METRICS = ("accuracy", "balanced_accuracy", "auc")
+METRICS = ("balanced_accuracy", "auc", "accuracy")
 
 
 def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
@@ -119,6 +120,7 @@ def measure_variants(
             "metrics": {metric: measured[name, metric] for metric in METRICS},
             "difference": {metric: changes[name, metric] for metric in METRICS}
             if name != names[0] else None,
+            "may_be_chance": may_be_chance(measured[name, "auc"]),
             "runs": [
                 {"seed": trainings[key][1],
                  "metrics": {metric: float(alone[key][metric]) for metric in METRICS}}
@@ -129,5 +131,5 @@ def measure_variants(
     ]  # fmt: skip
     return {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "settings": settings,
-        "count": len(fake), "variants": variants,
+        "count": len(fake), "variants": variants, "remarks": variants_remarks(variants),
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Explanations: the laws of the maps, what files say of themselves, the pages."""
 
+import html
 import io
 import json
 import subprocess
@@ -30,7 +31,7 @@ from tfdetect.evaluation.verdict_words import (
     verdict_words,
 )
 from tfdetect.explain import main as explain_command
-from tfdetect.explanation import image_page, maps
+from tfdetect.explanation import image_page, maps, wording
 from tfdetect.explanation.examination import (
     FEW_REENCODINGS,
     REENCODINGS,
@@ -462,6 +463,8 @@ def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_
     assert "the form in which Stable Diffusion web UI stores its settings" in text
     assert "is shrunk" in text or "shorter side" in text
     assert "http://" not in text and 'src="http' not in text  # self-contained
+    assert wording.map_meaning("occlusion") in text and "feature map" not in text
+    assert "where the network looks" not in text  # attention, which this network does not have
 
 
 def test_a_page_names_each_step_that_takes_long(shared_run, tmp_path):
@@ -477,6 +480,11 @@ def test_a_page_names_each_step_that_takes_long(shared_run, tmp_path):
     copies = [reencoding(name) for name in REENCODINGS.split(",")]
     assert names == ["reading", "integrated gradients", "occlusion", "test of the maps", *copies,
                      "evidence"]  # fmt: skip
+
+
+def test_each_map_is_explained_in_plain_words():
+    assert wording.map_meaning("Grad-CAM, member") == wording.map_meaning("Grad-CAM")
+    assert "raises or lowers" in wording.map_meaning(maps.ATTENTION)
 
 
 def test_networks_without_attention_and_feature_maps_are_not_asked_for_them(monkeypatch):
@@ -502,6 +510,9 @@ def test_explain_a_set(shared_run, tmp_path, capsys):
         assert value["gain"]["value"] == pytest.approx(value["fall"] - value["random"], abs=2e-4)
     assert (output / "figures" / "maps.png").is_file()
     assert (output / "figures" / "features.png").is_file()
+    page = html.unescape((output / "explanation.html").read_text())
+    assert all(wording.map_meaning(name) in page for name in found["maps"])
+    assert "ttention" not in page and "standard deviations of single images (Cohen's d)" in page
     assert run_command(explain_command, [*arguments, "--max-pixels", "100"]) == 2
     assert "more than 100 (max_pixels)" in capsys.readouterr().err
     assert run_command(explain_command, [str(shared_run[0].path), "--count", "0"]) == 2

@@ -49,14 +49,7 @@ _LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
 """
 MAX_SANITY = 0.5  # a map is not trusted from this correlation with the shuffled network's map on
 
-_MEANINGS = {
-    "Grad-CAM": "which locations of the last feature map raise the score (red) or lower it (blue)",
-    "integrated gradients": "which pixels raise the score (red) or lower it (blue) by differing "
-    "from the image's mean color",
-    "occlusion": "how far the score falls (red) or rises (blue) if a patch there loses its texture",
-    ATTENTION: "where the transformer looks (red: more than on average); it has no sign",
-    FRONT_END: "what the front-end passes on to the network; gray is zero",
-}
+_FRONT_END_MEANING = "what a first filter (front-end) passes on to the network; gray is zero"
 
 
 def explain_files(
@@ -300,11 +293,11 @@ def _map_pictures(found: Examination) -> list[html.Picture]:
     if found.front_end is not None:
         pictures.append(picture(
             residual_image(found.front_end), "The output of the front-end", FRONT_END,
-            _MEANINGS[FRONT_END],
+            _FRONT_END_MEANING,
         ))  # fmt: skip
     for name, values in found.maps.items():
         signed = values - 1 if name == ATTENTION else values
-        meaning = _MEANINGS.get(name) or _MEANINGS[name.partition(",")[0]]
+        meaning = wording.map_meaning(name)
         pictures.append(
             picture(heat_map(found.view_image, signed), f"Map of {name}: {meaning}", name, meaning)
         )
@@ -313,12 +306,13 @@ def _map_pictures(found: Examination) -> list[html.Picture]:
 
 def _sanity(found: Examination) -> Markup:
     return html.join(
-        html.text("Can the maps be trusted? If the learned weights of the network are shuffled, a "
-                  "map that shows what the detector learned must change. The table has the rank "
-                  "correlation of each map with that of the shuffled network: 0 means unrelated, 1 "
-                  f"means equal. From {MAX_SANITY:g} on, the map shows what is in the image rather "
-                  "than what the detector learned."),
-        html.table(["map", "correlation"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
+        html.text("Can the maps be trusted? As a test, each map was also made for a network that "
+                  "has learned nothing: the detector with its learned weights shuffled. A map that "
+                  "shows what the detector learned must differ from that one. The table says how "
+                  "similar the two are (rank correlation): about 0 if they have nothing in common, "
+                  f"1 if they mark the same regions. From {MAX_SANITY:g} on, the map shows what is "
+                  "in the image rather than what the detector learned."),
+        html.table(["map", "similarity"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
     )  # fmt: skip
 
 

@@ -11,13 +11,15 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import counted
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.explanation.set_results import ExplanationResult, FeatureMeans, MapMeans
+from tfdetect.explanation.wording import map_meaning
 
 _COLUMNS = ["map", "correlation when shuffled", "fall", "fall, random patches", "difference"]
 _TERMINAL_LEGEND = (
     "correlation when shuffled: rank correlation with the map of the same network with shuffled "
     "weights; near 1, the map shows the image and not what the detector learned",
-    "fall: of the verdict's logit, if the patches that the map ranks highest lose their texture; "
-    "if the interval of the difference contains 0, the map is no better than chance",
+    "fall: of the verdict's logit, if the patches that the map ranks highest are painted over with "
+    "their mean color; if the interval of the difference contains 0, the map is no better than "
+    "chance",
 )
 
 
@@ -52,8 +54,10 @@ def set_page(
                  f"{width} x {height} pixels that the detector sees.",
         cards=[
             html.Card(f"{found['count']:,}", "images"),
-            html.Card(f"{len(reliable)} of {len(found['maps'])}", "maps better than chance",
-                      ", ".join(reliable) or "none"),
+            html.Card(f"{len(reliable)} of {len(found['maps'])}", "kinds of map beat chance",
+                      f"{', '.join(reliable)}: what they mark moves the score more than random "
+                      "regions do" if reliable else
+                      "none marks regions that move the score more than random ones"),
         ],
     )  # fmt: skip
 
@@ -64,11 +68,12 @@ def _maps(run: Run, means: MapMeans, file: Path) -> Markup:
         _map_figure(run, means), f"Mean image and mean maps of the classes {classes}", path=file
     )
     return html.join(
-        html.text("The mean image of each class, and each map averaged over the class: red "
-                  "supports fake, blue supports authentic. Attention has no sign: red is more than "
-                  "average. An even map means that the position does not matter. A bright border "
-                  "or corner means that the images of this dataset have something there that "
-                  "separates the classes, which is often a shortcut."),
+        html.text("A map shows which regions of an image move the score for fake. Here each kind "
+                  "of map is averaged over the images of a class, below their mean image. An even "
+                  "map means that the position does not matter. A bright border or corner means "
+                  "that the images of this dataset have something there that separates the "
+                  "classes, which is often a shortcut."),
+        html.table(["map", "what it shows"], [[n, map_meaning(n)] for n in means.maps()]),
         html.figures([figure], "wide"),
     )  # fmt: skip
 
@@ -90,25 +95,35 @@ def _features(run: Run, features: FeatureMeans, file: Path) -> Markup:
         for name, label, channels in features.separating_channels()
     ]
     return html.join(
-        html.text("Each map is the mean over the channels, and over the images of a class: of the "
-                  "output of the front-end, if there is one, and of the last features of the "
-                  "backbone, or of the stages that --features names. Beside them are the "
-                  f"differences of each fake class from {run.class_names[0]}. The table lists the "
-                  "channels whose means differ most (Cohen's d)."),
+        html.text("The network describes an image by channels: each says for every region how "
+                  "strong one learned pattern is there. Each map below is the mean over all "
+                  "channels and over the images of a class: of the output of the front-end (a "
+                  "first filter), if there is one, and of the last features of the network, or of "
+                  "the stages that --features names. Beside them are the differences of each fake "
+                  f"class from {run.class_names[0]}.",
+                  f"The table lists the channels that differ most from {run.class_names[0]}: the "
+                  "number of the channel and, in brackets, the difference of the class means in "
+                  "standard deviations of single images (Cohen's d). Above 0 the pattern is "
+                  "stronger in the fakes; from 0.8 on, in either direction, the difference is "
+                  "usually called large. The largest of many channels are large by chance, too, "
+                  "if there are few images."),
         html.text(f"Height, width and channels: {sizes}", small=True),
-        html.table(["features", "class", "channels (Cohen's d)"], rows),
+        html.table(["features", "class", "channel (difference)"], rows),
         html.figures([figure], "wide"),
     )  # fmt: skip
 
 
 def _tests(found: ExplanationResult) -> Markup:
     return html.join(
-        html.text("Correlation: rank correlation with the map of the same network with shuffled "
-                  "weights. Near 1, the map shows the image and not what the detector learned "
-                  "(Adebayo et al., 2018). Fall: how far the logit of the verdict falls if the "
-                  "tenth of the patches that the map ranks highest lose their texture, and if "
-                  "random patches do. If the interval of the difference contains 0, the map is no "
-                  "better than chance."),
+        html.text("Correlation when shuffled: how similar each map is to that of a network that "
+                  "has learned nothing, the same one with shuffled weights (rank correlation: 0 "
+                  "nothing in common, 1 the same regions). Near 1, the map shows the image and not "
+                  "what the detector learned (Adebayo et al., 2018).",
+                  "Fall: how far the score for the verdict (as a logit, from which the probability "
+                  "is computed) falls if the tenth of the image that the map marks most is painted "
+                  "over, each patch with its mean color; beside it, the same with random patches. "
+                  "If the interval of the difference contains 0, what the map marks moves the "
+                  "score no more than random patches do."),
         html.table(_COLUMNS, _test_rows(found)),
     )  # fmt: skip
 

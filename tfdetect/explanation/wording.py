@@ -8,6 +8,7 @@ from tfdetect.evaluation.intervals import wilson
 from tfdetect.evaluation.remarks import frames_sentence, mask_contradiction
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.explanation.examination import Examination
+from tfdetect.explanation.maps import ATTENTION
 
 PRIORS = {
     0.5: "one in two", 0.1: "one in ten", 0.01: "one in a hundred", 0.001: "one in a thousand",
@@ -26,6 +27,16 @@ NEXT_STEPS = (
     "are claimed, and with what witnesses and other pictures say. Ask for the original file. If "
     "these contradict the verdict, trust them and not the detector."
 )
+_MAP_MEANINGS = {
+    "Grad-CAM": "coarse: where the patterns that the network finds raise the score (red) or lower "
+    "it (blue)",
+    "integrated gradients": "fine: which pixels raise the score (red) or lower it (blue), compared "
+    "with an image of one even color",
+    "occlusion": "what a small square does to the score, found by painting it over with its mean "
+    "color: raise it (red) or lower it (blue)",
+    ATTENTION: "where the network looks, more than on average (red) or less (blue); not whether "
+    "that raises or lowers the score",
+}
 FRAGILE = 1 / 3  # a verdict that more than this fraction of re-encodings change is fragile
 
 
@@ -62,8 +73,8 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
     doubtful = [name for name, value in found.sanity.items() if value >= max_sanity]
     if doubtful:
         result.append(
-            f"Do not rely on the map {' and '.join(doubtful)}: it hardly changes if the learned "
-            "weights of the network are shuffled, so it shows what is in the image, not what the "
+            f"Do not rely on the map {' and '.join(doubtful)}: it hardly differs from that of a "
+            "network that has learned nothing, so it shows what is in the image, not what the "
             "detector learned."
         )
     return result
@@ -96,9 +107,19 @@ def view_sentence(run: Run, found: Examination) -> str:
         )
     return (
         f"The detector sees {wide:,} x {tall:,} pixels: {what} (the image has {width:,} x "
-        f"{height:,}). Red regions raised the score for fake, blue regions lowered it; each map is "
-        "scaled to its own largest value. The maps do not mark what was forged."
+        f"{height:,}). Red regions raised the score for fake, blue regions lowered it. Each map "
+        "has a scale of its own, so the colors of two maps cannot be compared. The maps do not "
+        "mark what was forged."
     )
+
+
+def map_meaning(name: str) -> str:
+    """Return what a map shows.
+
+    Args:
+        name: its name from `Explainer.maps`; after a comma, the member of an ensemble.
+    """
+    return _MAP_MEANINGS[name.partition(",")[0]]
 
 
 def false_alarms(point: OperatingPoint) -> str:

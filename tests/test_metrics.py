@@ -287,6 +287,11 @@ def test_the_summary_is_what_a_training_ends_with():
     assert summary(results)["auc"] == results["test"]["metrics"]["auc"]
     rows = summary_rows(results)
     assert [row["metric"] for row in rows][2] == "recall at 1% FPR" and "[" in rows[0]["value"]
+    # Of unequal classes accuracy alone rewards calling everything the larger one.
+    for fakes, expected in ((85, names), (50, ["balanced_accuracy", *names])):
+        labels = np.repeat([False, True], [100, fakes])
+        table, run = predictions(labels, np.clip(draw.normal(0.3 + 0.4 * labels, 0.2), 0, 1))
+        assert list(summary({"test": measure(table, run)})) == expected
     assert summary({}) == {} and summary_rows({"validation": results["test"]}) == []
 
 

@@ -1,11 +1,12 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from tfdetect.core.run_results import Metrics, SplitResults, ordered
+from tfdetect.core.run_results import Metrics, SplitResult, SplitResults, ordered
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES
 
 LABEL_METRICS = ("accuracy", "class_accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")
+MAX_IMBALANCE = 1.25  # of the classes' numbers, up to which accuracy is shown alone
 ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
@@ -18,7 +19,8 @@ def summary(results: SplitResults, split: str | None = None) -> Metrics:
         split: by default test, or else the first that there is.
 
     Returns:
-        {name: value, low, high}: accuracy, AUC, recall at 1% and 5% false positives and ECE; of
+        {name: value, low, high}: accuracy, AUC, recall at 1% and 5% false positives and ECE; where
+        there are many more images of one class than of the other, first the balanced accuracy; of
         three or more classes also class_accuracy; the false positive rate of authentic images
         alone, and the recall of fakes alone; of detectors with masks also mask_iou, mask_f1 and
         mask_ap. Empty before the first evaluation.
@@ -28,6 +30,8 @@ def summary(results: SplitResults, split: str | None = None) -> Metrics:
     result = results.get(split or "", {})
     metrics = result.get("metrics", {})
     names = LABEL_METRICS if "auc" in metrics else ONE_CLASS_METRICS
+    if "auc" in metrics and _unequal(result):
+        names = ("balanced_accuracy", *names)
     found = {name: metrics[name] for name in names if _defined(metrics, name)}
     masks = result.get("masks", {}).get("metrics", {})
     short = {"iou_altered": "mask_iou", "f1": "mask_f1", "ap": "mask_ap"}
@@ -48,6 +52,13 @@ TITLES = NAMES | {
     "mask_f1": MASK_NAMES["f1"],
     "mask_ap": MASK_NAMES["ap"],
 }
+
+
+def _unequal(result: SplitResult) -> bool:
+    """Return whether accuracy rewards calling everything the class with more images."""
+    authentic, *fakes = [sum(row) for row in result.get("confusion", [[0], [0]])]
+    few, many = sorted((authentic, sum(fakes)))
+    return many > MAX_IMBALANCE * few
 
 
 def _defined(metrics: Metrics, name: str) -> bool:

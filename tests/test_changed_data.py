@@ -10,7 +10,7 @@ import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import changed_counts
 from tfdetect.evaluation import run_report, training_history
-from tfdetect.evaluation.result_tables import warnings_of
+from tfdetect.evaluation.result_tables import format_results, warnings_of
 
 
 @pytest.fixture
@@ -66,6 +66,9 @@ def test_a_detector_that_guesses_is_warned_of(low, value, high, words):
     result = {"count": 4000, "confusion": [[900, 1100], [900, 1100]], "metrics": {"auc": auc}}
     found = [text for text in warnings_of("test", result) if text.startswith("AUC")]
     assert [words in text for text in found] == ([True] if words else [])
+    lines = format_results({"test": result}).splitlines()
+    told = [number for number, line in enumerate(lines) if "AUC 0" in line and "warning" in line]
+    assert told == ([2] if words else [])  # after the number of images
     verdict = run_report._verdict(SimpleNamespace(title="Test", result=result))
     assert (verdict is not None and verdict.detail == f"Test {found[0]}") == bool(words)
     # Images that the detector knows prove nothing.

@@ -348,11 +348,13 @@ def format_results(results: SplitResults) -> str:
     """Return metrics.json as tables for the terminal, test before validation."""
     lines = []
     for split in ordered(results):
-        result = results[split]
+        result, first = results[split], guesses(results[split])
         lines.append(f"{split}: {counted(result['count'], 'image')} (brackets: 95% intervals)\n")
+        lines += [f"warning: {split}: {warning}\n" for warning in first]
         for table in tables_of(result):
             lines += [console.format_table(table.rows, table.headers), ""]
-        lines += [f"warning: {split}: {warning}" for warning in warnings_of(split, result)]
+        others = [each for each in warnings_of(split, result) if each not in first]
+        lines += [f"warning: {split}: {warning}" for warning in others]
     return "\n".join(lines)
 
 

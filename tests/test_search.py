@@ -31,8 +31,8 @@ from tfdetect.core.run_command import run_command
 from tfdetect.core.run_writer import write_info
 from tfdetect.core.shipped_documents import shipped_names
 from tfdetect.search import main
+from tfdetect.tuning import search_figures, search_report, trial_process
 from tfdetect.tuning import trial as trial_command
-from tfdetect.tuning import trial_process
 from tfdetect.tuning.check_space import check_space
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.parameter import Parameter
@@ -48,6 +48,7 @@ from tfdetect.tuning.store import (
     NewTrial,
     Outcome,
     Store,
+    Trial,
     is_alive,
     process_name,
 )
@@ -226,6 +227,31 @@ def test_the_best_trial_has_the_best_objective(tmp_path, name, best):
     assert len(values) == 8
     assert best_trial(search, trials).objective == best(values)
     assert best_trial(search, trials[2:3]) is None  # it failed
+
+
+def test_axes_of_trials_and_epochs_have_whole_numbers_even_of_one():
+    trial = Trial(0, COMPLETE, "", {}, [], 0.5, 0.4, 0.6, 1, 1.0, 0.0, 1.0, None)
+    search = SimpleNamespace(
+        objective=objective_named("accuracy"), store=SimpleNamespace(curves=lambda: {0: [0.5]}),
+        experiment=load_experiment("cifake_small_resnet"),
+    )  # fmt: skip
+    for draw, only in ((search_figures.history, 0), (search_figures.learning_curves, 1)):
+        [axes] = draw(search, [trial]).axes
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [only]
+
+
+def test_the_terminal_wraps_what_a_trial_changed():
+    """Else the table of a large space is 260 columns wide in a file or pipe."""
+    space = make_space(BRANCHED)
+    search = SimpleNamespace(
+        objective=objective_named("accuracy"), space=space, settings=SimpleNamespace(folds=1)
+    )
+    point = space.sample(np.random.default_rng(0))
+    trial = Trial(0, COMPLETE, "", point, [], 0.5, 0.4, 0.6, 1, 1.0, 0.0, 1.0, None)
+    best, _, *table = search_report.format_summary(search, [trial]).splitlines()
+    assert best.startswith("best: trial 0 (optimizer.name") and max(map(len, table)) <= 120
+    assert "worse" not in table[0]  # there is one trial
 
 
 def test_the_median_rule_and_halving():
@@ -445,6 +471,7 @@ def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, t
         assert (tmp_path / "s" / name).stat().st_size > 100, name
     page = (tmp_path / "s" / "report.html").read_text()
     assert "loss became" in page and "Failed trials" in page
+    assert "there are no learning curves" in page  # of trials of one epoch
     assert str(escape(search.train_command)) in page
     assert f"--data-dir {folder_dataset}" in search.train_command
     # The same command once more trains nothing.

@@ -33,7 +33,7 @@ def history(search: Search, trials: list[Trial]) -> Figure:
     if done and not done[0].point:
         axes.axhline(done[0].value, color=_GRAY, linestyle=":", label="unchanged experiment")
     axes.set(xlabel="trial", ylabel=search.objective.title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(axes, [t.number for t in done])
     axes.grid(alpha=0.2)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
@@ -50,9 +50,15 @@ def learning_curves(search: Search, trials: list[Trial]) -> Figure:
         axes.plot(range(1, len(curve) + 1), curve, color=color, zorder=2 if trial == best else 1,
                   alpha=1 if trial == best else 0.4, marker=".")  # fmt: skip
     axes.set(xlabel="epoch", ylabel=f"validation {monitor_of(search.experiment.training).title}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(axes, [1, *map(len, curves.values())])
     axes.grid(alpha=0.2)
     return figure
+
+
+def _whole_numbers(axes: Axes, values: list[int]) -> None:
+    """Let the horizontal axis have ticks at whole numbers alone, also where there is one value."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(min(values) - 0.5, max(values) + 0.5)
 
 
 def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:

@@ -16,6 +16,7 @@ from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, PRUNED, Trial
 
 _TERMINAL_ROWS = 10
+_CHANGED = "changed values"  # a column of the ranking
 
 
 def format_summary(search: Search, trials: list[Trial]) -> str:
@@ -27,7 +28,7 @@ def format_summary(search: Search, trials: list[Trial]) -> str:
         f"best: trial {best.number} ({changed}), {search.objective.title} {_interval(best)} on "
         f"{_validation(search)}",
         "",
-        console.format_table(rows[:_TERMINAL_ROWS], columns),
+        console.format_table(rows[:_TERMINAL_ROWS], columns, max_widths={_CHANGED: 60}),
     ]
     failed = [trial for trial in trials if trial.state == FAILED]
     if failed:
@@ -139,12 +140,15 @@ def _ranking_section(search: Search, trials: list[Trial]) -> Markup:
         "95% intervals over validation images" if search.settings.folds == 1
         else "95% intervals of the mean over folds"
     )  # fmt: skip
+    columns, rows = _ranking(search, trials)
+    none_worse = "" if "worse than the best" in columns else "Here no trial is worse."
     return html.join(
         html.text(
             f"Brackets: {interval}. A trial is significantly worse than the best one if their "
-            "intervals do not overlap; the other trials cannot be distinguished from the best one."
+            "intervals do not overlap; the other trials cannot be distinguished from the best one. "
+            f"{none_worse}".rstrip()
         ),
-        html.table(*_ranking(search, trials)),
+        html.table(columns, rows),
     )
 
 
@@ -153,17 +157,15 @@ def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[
     ranked = sorted(
         (t for t in trials if t.succeeded), key=lambda t: search.objective.loss(t.value)
     )
-    rows = []
-    for trial in ranked:
-        worse = "significantly" if _is_worse(search, trial, ranked[0]) else ""
+    rows, worse = [], [_is_worse(search, trial, ranked[0]) for trial in ranked]
+    for trial, is_worse in zip(ranked, worse):
         changed = _describe(search, trial) if trial.point else "the unchanged experiment"
         pruned = " (pruned)" if trial.state == PRUNED else ""
-        rows.append([str(trial.number), _interval(trial), f"{trial.epochs}{pruned}",
-                     f"{trial.seconds:.0f}", worse, changed])  # fmt: skip
-    return [
-        "trial", search.objective.title, "epochs", "seconds", "worse than the best",
-        "changed values",
-    ], rows  # fmt: skip
+        told = ["significantly" if is_worse else ""] if any(worse) else []
+        rows.append([str(trial.number), _interval(trial), changed, *told,
+                     f"{trial.epochs}{pruned}", f"{trial.seconds:.0f}"])  # fmt: skip
+    told = ["worse than the best"] if any(worse) else []
+    return ["trial", search.objective.title, _CHANGED, *told, "epochs", "seconds"], rows
 
 
 def _interval(trial: Trial) -> str:
@@ -195,22 +197,29 @@ def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
 
 
 def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
-    """Return the figures of the objective by trial and of the learning curves."""
+    """Return the figures of the objective by trial and of the learning curves.
+
+    Trials of one epoch have no curves.
+    """
     name = search.objective.title
     monitor = monitor_of(search.experiment.training).title
-    return html.figures([
-        html.picture_of(
-            search_figures.history(search, trials),
-            f"Scatter plot of {name} by trial, with the best value so far.",
-            "Objective by trial", path=folder / "history.png",
-        ),
-        html.picture_of(
+    pictures = [html.picture_of(
+        search_figures.history(search, trials),
+        f"Scatter plot of {name} by trial, with the best value so far.",
+        "Objective by trial", path=folder / "history.png",
+    )]  # fmt: skip
+    if max(map(len, search.store.curves().values()), default=0) > 1:
+        pictures.append(html.picture_of(
             search_figures.learning_curves(search, trials),
             f"Line chart of the validation {monitor} by epoch, one line per trial.",
             "Learning curves", "Red: the best trial. Gray: pruned trials.",
             path=folder / "curves.png",
-        ),
-    ])  # fmt: skip
+        ))  # fmt: skip
+        return html.figures(pictures)
+    return html.join(
+        html.figures(pictures),
+        html.text("No trial trained more than one epoch, so there are no learning curves."),
+    )
 
 
 def _parameters(search: Search, trials: list[Trial], folder: Path) -> Markup:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -157,19 +158,28 @@ def test_photographs_are_small_in_pages(tmp_path):
 
 def test_wide_figures_can_be_scrolled_by_keyboard():
     shown = picture_of(figure(), "A rising line", "Line")
+    wide = replace(shown, size=(600, 300))
     [box] = [a for _, a in Outline(figures([shown], "wide")).elements if a.get("class") == "image"]
     assert (box["tabindex"], box["role"], box["aria-label"]) == ("0", "region", "Line")
     [box] = [a for _, a in Outline(figures([shown])).elements if a.get("class") == "image"]
     assert "tabindex" not in box
+    for picture, layout, hint in (
+        (shown, "wide", False),
+        (wide, "wide", True),
+        (wide, "", False),
+    ):
+        assert ("Scroll the figure sideways" in figures([picture], layout)) == hint
 
 
 @pytest.mark.slow
 def test_wide_figures_are_legible_on_a_phone():
-    page = render_page("Masks", [Section("Masks", figures([picture_of(figure(), "Line")], "wide"))])
+    wide = replace(picture_of(figure(), "Line"), size=(960, 480))
+    page = render_page("Masks", [Section("Masks", figures([wide], "wide"))])
     with chromium() as browser:
         shown = browser.new_page(viewport={"width": 390, "height": 800})
         shown.set_content(page)
         assert shown.evaluate("document.querySelector('img').clientWidth") > 600
+        assert shown.evaluate("document.querySelector('.more').clientHeight") > 0
         assert shown.evaluate("document.documentElement.scrollWidth") <= 390
 
 

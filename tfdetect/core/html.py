@@ -337,7 +337,7 @@ def figures(
         pictures: the figures.
         layout: "" beside each other at their own size, "small" or "thumbnails" in a grid of equal
             columns, "wide" one below the other. On a small screen "wide" ones
-            are scrolled, and the others shrink.
+            keep a legible size and are scrolled, and the others shrink.
 
     Returns:
         The figures; nothing where there are none.

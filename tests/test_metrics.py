@@ -11,6 +11,7 @@ from conftest import run_at
 from matplotlib.text import Text
 from sklearn import metrics as sk
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluate import _show_streamed
@@ -28,7 +29,7 @@ from tfdetect.evaluation.intervals import (
 )
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
-from tfdetect.evaluation.prediction_columns import PredictionColumns, ScoredBatch
+from tfdetect.evaluation.prediction_columns import NOT_A_NUMBER, PredictionColumns, ScoredBatch
 from tfdetect.evaluation.result_tables import format_results, metric_table
 from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 from tfdetect.evaluation.summary import summary, summary_rows
@@ -88,6 +89,22 @@ def test_images_whose_p_fake_is_rounded_are_ranked_by_their_logits(tmp_path):
     )
     assert (by_p["auc"], by_logit["auc"]) == (0.5, 1)
     assert by_p["log_loss"] == by_logit["log_loss"] and by_p["accuracy"] == by_logit["accuracy"]
+
+
+def test_an_output_that_is_no_number_is_no_verdict(tmp_path, capsys):
+    columns = PredictionColumns(run_at(tmp_path), 4, False)
+    raw = np.array([[0.2, 0.8], [np.nan, np.nan], [0, np.nan]], np.float32)
+    columns.add(ScoredBatch(np.arange(3), raw, np.zeros((3, 5), np.int64), None))
+    table = columns.table([None, None, None, "cut off"])
+    assert table["verdict"].to_pylist() == ["fake", None, None, None]
+    assert table["error"].to_pylist() == [None, NOT_A_NUMBER, NOT_A_NUMBER, "cut off"]
+    columns.check_defined()
+    assert "for 2 of 3 images, which are counted as unreadable" in capsys.readouterr().err
+    none = PredictionColumns(run_at(tmp_path), 2, False)
+    none.check_defined()  # none could be read
+    none.add(ScoredBatch(np.array([1]), raw[1:2], np.zeros((1, 5), np.int64), None))
+    with pytest.raises(UserError, match=r"is NaN \(not a number\) for all of 1 image\. Its"):
+        none.check_defined()
 
 
 def test_calibration_error():

@@ -261,7 +261,9 @@ def _check_cluster(args: argparse.Namespace) -> None:
 def log_warnings(count: int, found: "Predictions | WrittenPredictions") -> None:
     """Warn of images without a verdict, and of verdicts that are not reliable."""
     if found.unreadable:
-        console.warn(f"{found.unreadable:,} of {counted(count, 'file')} could not be read")
+        console.warn(
+            f"{found.unreadable:,} of {counted(count, 'file')} could not be read or classified"
+        )
     count -= found.unreadable
     if unlike := found.out_of_domain:
         console.warn(

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfdetect.core import console
 from tfdetect.core.columns import Column, Table, with_columns
+from tfdetect.core.errors import UserError
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.probability import EPSILON
 from tfdetect.core.process import Terminated, stopped_by
 from tfdetect.core.run import Run
+from tfdetect.core.text import counted
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.domain import domain_columns, update_domain
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
@@ -28,6 +31,9 @@ from tfdetect.imaging.facts import Facts
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NOT_A_NUMBER = (
+    "the detector's output is NaN (not a number): it diverged, or its weights are damaged"
+)
 _CPU_PIXELS = 8 * 224 * 224  # of a batch
 
 
@@ -116,6 +122,7 @@ class PredictionColumns:
     ):
         self._run, self._on_mask = run, on_mask
         self._raw = np.full((count, len(run.class_names)), np.nan, np.float32)
+        self._undefined = np.zeros(count, bool)
         self._distances = np.full(count, np.nan, np.float32)
         self._facts = Facts.empty(count)
         self._masks = _MaskColumns(count, mask_known) if masks else None
@@ -126,6 +133,7 @@ class PredictionColumns:
     def add(self, batch: ScoredBatch) -> None:
         """Add some images."""
         self._raw[batch.indices] = batch.table
+        self._undefined[batch.indices] = np.isnan(batch.table).max(axis=1)
         self._facts.add(batch.indices, batch.facts)
         if self._distance is not None and batch.features is not None:
             self._distances[batch.indices] = self._distance(batch.features)
@@ -140,8 +148,28 @@ class PredictionColumns:
 
     @property
     def missing(self) -> np.ndarray:
-        """Images that were not added, bool [n]."""
-        return np.isnan(self._raw[:, 0])
+        """Images that were not added, or whose probabilities are no numbers, bool [n]."""
+        return np.isnan(self._raw).max(axis=1)
+
+    def check_defined(self) -> None:
+        """Check that the detector answers in numbers, before its answers are measured.
+
+        Images without one count as unreadable, with a warning.
+
+        Raises:
+            UserError: it does so for no image that could be read.
+        """
+        count, answers = int(self._undefined.sum()), int((~self.missing).sum())
+        what = f"The output of {self._run.name} is NaN (not a number) for"
+        if count and not answers:
+            raise UserError(
+                f"{what} all of {counted(count, 'image')}. Its training diverged, or its weights "
+                "are damaged: train again with a lower learning rate, or copy the run again."
+            )
+        if count:
+            console.warn(
+                f"{what} {count:,} of {count + answers:,} images, which are counted as unreadable."
+            )
 
     @property
     def logits(self) -> np.ndarray:
@@ -162,7 +190,8 @@ class PredictionColumns:
         """Return the table.
 
         Args:
-            errors: why images are missing.
+            errors: why images are missing; of those without finite probabilities it is
+                `NOT_A_NUMBER`.
             from_pixels: whether each file was written by tfdetect from an array of pixels, whose
                 format says nothing; by default none was.
             own_validation: whether these are the validation images of the run itself, which are
@@ -181,7 +210,7 @@ class PredictionColumns:
             - feature_distance: float32, how far its features are from theirs; null where not known
             - duplicate_of_train: bool, whether the run was trained or selected on the image or on a
               copy of it; null where the run has no hashes of its training images
-            - error: the reason why the image cannot be read, or null
+            - error: the reason why the image cannot be read or classified, or null
 
             If the detector predicts masks also altered_fraction, the fraction of pixels with
             P(altered) of at least 0.5 (0 where the mask is not shown); with the truth also
@@ -190,6 +219,8 @@ class PredictionColumns:
             P(altered), whether shown or not, int32 [BINS], null where the truth is not known.
         """
         missing, facts = self.missing, self._facts
+        errors = [NOT_A_NUMBER if undefined else error
+                  for undefined, error in zip(self._undefined, errors, strict=True)]  # fmt: skip
         formats = facts.formats()
         formats[np.flatnonzero(from_pixels)] = None
         columns = _label_columns(self._run, self._raw, missing)

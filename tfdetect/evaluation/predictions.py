@@ -152,11 +152,15 @@ def predict_source(
     Returns:
         The table of `PredictionColumns`, with one row for each image, in order, and with logit,
         by which images are ranked: that of P(fake) before calibration, float32.
+
+    Raises:
+        UserError: the detector's output is a number for no image.
     """
     compiled, known = _compiled(run, detector), truth.known if truth else None
     columns = PredictionColumns(run, len(source), compiled.predicts_masks, known, on_mask)
     batches = score_source(run, compiled, source, batch_size, truth, change, alter)
     _fill(columns, batches, len(source), progress)
+    columns.check_defined()
     errors = _errors(columns, source, " or its mask" if truth else "")
     table = columns.table(errors, own_validation=own_validation).to_arrow()
     return table.append_column("logit", Column(columns.logits, columns.missing).to_arrow())

@@ -34,6 +34,7 @@ from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding, middleware
 from tfdetect.serving.app import create_app
 from tfdetect.serving.batching import Batcher
+from tfdetect.serving.page import render
 from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Service
 
@@ -364,6 +365,23 @@ def test_runs_of_one_name_are_refused_with_what_to_do(served_run, tmp_path):
     copy = open_run(shutil.copytree(run.path, tmp_path / run.path.name))
     with pytest.raises(UserError, match="have the name small: .*rename one of the two folders"):
         Service([run, copy], ServerSettings())
+
+
+def test_the_page_explains_a_probability_or_a_score_as_the_runs_have_it():
+    """Of a run without calibration no image is "about 70 in 100" fake."""
+    calibrated = open_run("cifake_small_resnet")
+    other = calibrated.with_info(calibration=None, prior=None)
+    probability, score = "About 70 in 100", "Score for fake, such as 0.700"
+    for runs, shown in (
+        ([calibrated], [probability]),
+        ([other], [score]),
+        ([calibrated, other], [probability, score]),
+    ):
+        page = render("index.html", runs, {}, files="/static/", private="")
+        assert [each for each in (probability, score) if f"<dt>{each}" in page] == shown
+        assert ("The scores of cifake_small_resnet are not calibrated" in page) == (other in runs)
+        flags = [f'"calibrated": {json.dumps(run is calibrated)}' for run in runs]
+        assert all(flag in page for flag in flags)
 
 
 def test_the_page_about_an_image(served_run):

@@ -45,9 +45,22 @@ def render(
     models = [_model(run, words) for run in runs]
     data = {**data, "version": tfdetect.__version__, "models": models, "texts": words["script"]}
     return environment.get_template(template).render(
-        t=words["page"], language=language, runs=runs, models=models,
+        t=words["page"], read_lines=_read_lines(models, words["page"]), language=language,
+        runs=runs, models=models,
         data=json.dumps(data).replace("<", "\\u003c"), **variables,
     )  # fmt: skip
+
+
+def _read_lines(models: Sequence[Json], page: Json) -> list[list[str]]:
+    """Return how to read a verdict of these models, as pairs of what is shown and its meaning."""
+    scores = [model["name"] for model in models if not model["calibrated"]]
+    lines = list(page["read_lines"])
+    if scores:
+        shown, meaning = page["read_score"]
+        lines.insert(0, [shown, meaning.format(names=page["and"].join(scores))])
+    if len(scores) < len(models):
+        lines.insert(0, page["read_probability"])
+    return lines
 
 
 def _model(run: Run, words: Json) -> Json:
@@ -61,6 +74,7 @@ def _model(run: Run, words: Json) -> Json:
         "name": run.name,
         "answers": question.format(name=run.name, classes=classes),
         "masks": run.predicts_masks,
+        "calibrated": run.info.calibration is not None and run.info.prior is not None,
         "authentic": run.class_names[0],
         "about": _about(run, about),
         "sides": f"{low:,}" if low == high else about["from_to"].format(low=low, high=high),

@@ -215,7 +215,7 @@ function showVerdict(task, row, mask) {
     more.length ? element("ul", {className: "limits"}, ...more) : null,
     element("div", {className: "evidence"}),
     details(t.trained, element("p", {textContent: model.about.join(" ")})),
-    details(t.details, figures(row)));
+    details(t.details, figures(row, model.calibrated)));
   const actions = element("div", {className: "actions"});
   if (backend.stability) actions.append(stabilityButton(task));
   if (backend.explain) actions.append(explainButton(task));
@@ -288,7 +288,7 @@ function maskWords(model, row) {
   return fill(authentic ? t.mask_doubtful : t.mask_found, {percent: percent === "0" ? "< 0.1" : percent});
 }
 
-function figures(row) {
+function figures(row, calibrated) {
   const shown = {...row, verdict: row.inconclusive ? t.inconclusive : row.verdict};
   const known = Object.entries(shown).filter(
     ([key, value]) => value !== null && value !== ""
@@ -296,7 +296,7 @@ function figures(row) {
   const value = (each) => (typeof each === "number" ? +each.toFixed(4)
     : typeof each === "boolean" ? (each ? t.yes : t.no) : each);
   return table(t.details, element("tbody", {}, ...known.map(([key, each]) =>
-    element("tr", {}, element("th", {scope: "row", textContent: figureName(key)}),
+    element("tr", {}, element("th", {scope: "row", textContent: figureName(key, calibrated)}),
       element("td", {textContent: value(each)})))));
 }
 
@@ -308,9 +308,11 @@ function table(name, ...parts) {
   return box;
 }
 
-function figureName(key) {
+function figureName(key, calibrated) {
+  const score = calibrated ? "" : "_score";
   const name = key.startsWith("probability_") ? key.slice("probability_".length) : null;
-  return name ? fill(t.figures.probability, {name}) : t.figures[key] ?? key.replaceAll("_", " ");
+  if (name) return fill(t.figures[`probability${score}`], {name});
+  return t.figures[key + score] ?? t.figures[key] ?? key.replaceAll("_", " ");
 }
 
 function stabilityButton(task) {

@@ -22,7 +22,12 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed, predict_source
-from tfdetect.evaluation.robustness_report import change_words, result_name, robustness_curves
+from tfdetect.evaluation.robustness_report import (
+    change_words,
+    format_robustness,
+    result_name,
+    robustness_curves,
+)
 from tfdetect.explanation.examination import REENCODINGS
 from tfdetect.imaging.degradations import KINDS, SETS, done_to, parse_degradations
 from tfdetect.imaging.draws import normal_from
@@ -177,6 +182,23 @@ def test_curves_of_metrics_without_an_interval():
     result = {"metrics": dict.fromkeys(("accuracy", "recall", "fpr", "iou"), one)}
     figure = robustness_curves({"degradations": {"none": result, "blur:1": result}})
     assert len(figure.axes[0].lines) == 4
+
+
+def test_unequal_classes_and_guesses_are_shown_as_such():
+    def result(accuracy, balanced, auc):
+        values = {"accuracy": accuracy, "balanced_accuracy": balanced, "auc": auc}
+        metrics = {name: {"value": v, "low": v and v - 0.1, "high": v and v + 0.1}
+                   for name, v in values.items()}  # fmt: skip
+        return {"metrics": metrics, "flipped": 0.1}
+
+    found = {"count": 90, "stable": 0.5, "degradations": {
+        "none": result(0.7, 0.8, 0.9), "blur:1": result(0.667, 0.5, 0.5)}}  # fmt: skip
+    said = format_robustness(found)
+    assert "balanced accuracy" in said and "0.800" in said and "0.667" not in said
+    assert "warning: The detector may be guessing" in said and said.endswith("on: blur:1.")
+    one_class = {"none": result(0.7, None, None), "blur:1": result(0.6, None, None)}
+    said = format_robustness({**found, "degradations": one_class})
+    assert "0.600" in said and "balanced" not in said and "guessing" not in said
 
 
 def test_attacks_alone_have_files_of_their_own():

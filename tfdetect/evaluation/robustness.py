@@ -29,7 +29,7 @@ from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import Degradation
 from tfdetect.models.saving import load_detector
 
-METRICS = ("accuracy", "recall", "fpr", "auc", "ap")
+METRICS = ("accuracy", "balanced_accuracy", "recall", "fpr", "auc", "ap")
 
 
 def measure_robustness(

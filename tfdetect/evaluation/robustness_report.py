@@ -12,11 +12,11 @@ from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Metrics
-from tfdetect.core.text import counted
+from tfdetect.core.text import capitalized, counted, listed
 from tfdetect.evaluation import attacks as attack_kinds
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
-from tfdetect.evaluation.intervals import format_interval, numbers
+from tfdetect.evaluation.intervals import format_interval, may_be_chance, numbers
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.imaging.degradations import KINDS, done_to
@@ -87,13 +87,15 @@ def write_report(
 
 def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: Path) -> str:
     results = found["degradations"]
-    accuracies = {name: numbers(each["metrics"]["accuracy"])[0] for name, each in results.items()}
+    key = accuracy_shown(found)
+    accuracies = {name: numbers(each["metrics"][key])[0] for name, each in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
     change, changes = change_words(found)
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = html.picture_of(
         robustness_curves(found),
-        f"Accuracy, recall and false positive rate over the strength of each {change}",
+        f"{capitalized(NAMES[key])}, recall and false positive rate over the strength of each "
+        f"{change}",
         path=folder / f"{result_name(found)}.png",
     )
     return html.render_page(
@@ -119,13 +121,39 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
         subtitle=f"{counted(found['count'], 'image')} of {split} of {dataset}"
                  + ("; authentic images and fakes are degraded alike."
                     if "degradation" in change else "."),
+        notes=[html.note(text) for text in guesses(found)],
         cards=[
-            html.Card(f"{accuracies[UNDEGRADED]:.1%}", f"accuracy without {change}"),
-            html.Card(f"{accuracies[worst]:.1%}", "lowest accuracy", _named(found, worst)),
+            html.Card(f"{accuracies[UNDEGRADED]:.1%}", f"{NAMES[key]} without {change}"),
+            html.Card(f"{accuracies[worst]:.1%}", f"lowest {NAMES[key]}", _named(found, worst)),
             html.Card(f"{found['stable']:.1%}", "stable images",
                       f"the same verdict under every {change}"),
         ],
     )  # fmt: skip
+
+
+def accuracy_shown(found: RobustnessResult) -> str:
+    """Return which accuracy is shown: the balanced one, unless all images are of one class.
+
+    Where there are as many of both classes, they are the same.
+    """
+    balanced = (each["metrics"].get("balanced_accuracy") for each in found["degradations"].values())
+    known = all(value is not None and value["value"] is not None for value in balanced)
+    return "balanced_accuracy" if known else "accuracy"
+
+
+def guesses(found: RobustnessResult) -> list[str]:
+    """Return the sentence that names what leaves a detector that may be guessing, if anything."""
+    names = [
+        name for name, each in found["degradations"].items()
+        if "auc" in each["metrics"] and may_be_chance(each["metrics"]["auc"])
+    ]  # fmt: skip
+    if not names:
+        return []
+    named = listed(["unchanged images" if n == UNDEGRADED else n for n in names], len(names))
+    return [
+        "The detector may be guessing (the 95% interval of the AUC reaches 0.5 or less) on: "
+        f"{named}."
+    ]
 
 
 def _explained(results: dict[str, DegradationResult]) -> Markup:
@@ -162,16 +190,18 @@ def format_robustness(found: RobustnessResult) -> str:
         console.format_table(rows, headers), "",
         f"{found['stable']:.1%} of {counted(found['count'], 'image')} keep their verdict under "
         "all of them",
+        *(f"\nwarning: {text}" for text in guesses(found)),
     ])  # fmt: skip
 
 
 def _rows(found: RobustnessResult) -> tuple[list[str], list[list[str]]]:
     rows, titles = [], NAMES | MAIN_MASK_NAMES
+    hidden = {"accuracy", "balanced_accuracy"} - {accuracy_shown(found)}
+    keys = [key for key in found["degradations"][UNDEGRADED]["metrics"] if key not in hidden]
     for name, result in found["degradations"].items():
-        cells = [format_interval(value, 3) for value in result["metrics"].values()]
+        cells = [format_interval(result["metrics"][key], 3) for key in keys]
         rows.append([name, *cells, f"{result['flipped']:.1%}"])
-    measured = found["degradations"][UNDEGRADED]["metrics"]
-    return [change_words(found)[0], *(titles[key] for key in measured), "changed verdicts"], rows
+    return [change_words(found)[0], *(titles[key] for key in keys), "changed verdicts"], rows
 
 
 def _budgets(results: dict[str, DegradationResult]) -> dict[str, str]:
@@ -202,7 +232,7 @@ def robustness_curves(found: RobustnessResult) -> Figure:
     columns = min(3, max(1, len(kinds)))
     lines = -(-max(1, len(kinds)) // columns)
     figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.0 * lines + 0.3), layout="constrained")
-    styles = {"accuracy": (BLUE, "-"), "recall": (GREEN, "-."), "fpr": (RED, "--")}
+    styles = {accuracy_shown(found): (BLUE, "-"), "recall": (GREEN, "-."), "fpr": (RED, "--")}
     if "iou" in results[UNDEGRADED]["metrics"]:
         styles["iou"] = GRAY, ":"
     handles: dict[str, Any] = {}

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -194,6 +196,64 @@ def test_python_in_the_documentation_names_what_exists(path):
         compile(block, str(path), "exec")
         named = set(re.findall(r"\btfdetect\.([a-z]\w*)", block))
         assert not [name for name in named if not hasattr(tfdetect, name)], block
+
+
+GUIDE = ROOT / "docs" / "guides" / "deployment.md"
+
+
+def preparation() -> tuple[str, str]:
+    """The two blocks that prepare an image and predict it without tfdetect."""
+    return tuple(b for b in blocks(GUIDE, "python") if "def prepare(" in b or "= prepare(" in b)
+
+
+def test_images_prepared_as_the_guide_says_are_those_of_predict():
+    """Of every policy, number of windows and kind of size: larger, smaller, odd and the same."""
+    from tfdetect.core.data_settings import Equalize
+    from tfdetect.core.run_info import View
+    from tfdetect.imaging import geometry
+    from tfdetect.imaging.photographs import photograph
+    from tfdetect.light.resample import view_parts
+
+    picture = photograph("astronaut")
+
+    names: dict = {}
+    exec(preparation()[0], names)
+    views = [View(size=(48, 64), policy=p) for p in ("stretch", "crop", "pad")]
+    views += [View(size=(48, 64), policy=f"window_{p}", crops=c)
+              for p in ("tile", "pad") for c in (1, 5, 9)]  # fmt: skip
+    views += [v.model_copy(update={"equalize": Equalize(side=40)}) for v in views]
+    off = values = 0
+    for height, width in ((101, 150), (48, 64), (33, 29), (47, 131)):
+        image = np.asarray(picture.crop((90, 60, 90 + width, 60 + height)))
+        for view in views:
+            [expected] = view_parts(image, [view])
+            given = names["prepare"](image, view.model_dump(mode="json"))
+            assert np.array_equal(given, expected), (view, height, width)
+            [graph] = geometry.view_parts(tf.constant(image), [view])
+            difference = np.abs(given.astype(int) - graph.numpy().astype(int))
+            off, values = off + np.count_nonzero(difference), values + difference.size
+            assert difference.max() <= 1, (view, height, width)
+    assert off <= values / 10_000
+
+
+@pytest.mark.parametrize(
+    "name", ["cifake_small_resnet", pytest.param("photo_detector", marks=pytest.mark.slow)]
+)
+def test_the_guide_s_program_gives_the_p_fake_of_predict(tmp_path, name):
+    import tfdetect
+    from tfdetect.imaging.photographs import photograph
+
+    photo = tmp_path / "photo.jpg"
+    photograph("astronaut").crop((0, 0, 450, 301)).save(photo, quality=90)
+    detector = tfdetect.load(name)
+    prepare, program = preparation()
+    program = program.replace("photo.jpg", photo.as_posix())
+    run = "saved_models/cifake_small_resnet"
+    program = program.replace(f"{run}/exports/detector.onnx", detector.run.onnx_path.as_posix())
+    names: dict = {}
+    exec(prepare + program.replace(run, detector.run.path.as_posix()), names)
+    [row] = detector.predict(photo)
+    assert names["p_fake"][0] == pytest.approx(row["p_fake"], abs=1e-5)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=NAMES)

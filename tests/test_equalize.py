@@ -50,6 +50,13 @@ def test_small_images_keep_their_size_and_shrinking_is_for_training():
     assert equalize_images(tf.constant(BLOCKS), shrinking).shape == (160, 240, 3)
 
 
+def test_the_quality_of_a_crop_whose_sum_has_more_than_31_bits_is_the_same_in_every_runtime():
+    bright = RNG.integers(250, 256, (1720, 1720, 3), np.uint8)
+    settings = Equalize(side=1720, quality=(40, 94))
+    found = equalize(tf.constant(bright), settings).numpy()
+    np.testing.assert_array_equal(found, resample.equalize(bright, settings))
+
+
 def test_a_fraction_of_the_training_images_is_read_as_in_evaluation():
     seeds = [tf.constant([number, 3]) for number in range(24)]
     image = tf.constant(BLOCKS)

@@ -37,7 +37,8 @@ def equalize(
     top, left = tf.unstack(equalized_start(tf.shape(image)[:2], side, position))
     crop = image[top : top + side, left : left + side]
     if level is None:
-        step = tf.reduce_sum(tf.cast(crop, tf.int32)) % (high - low + 1)
+        rows = tf.reduce_sum(tf.cast(crop, tf.int32), axis=[1, 2])  # the sum of all may overflow
+        step = tf.cast(tf.reduce_sum(tf.cast(rows, tf.int64)) % (high - low + 1), tf.int32)
     else:
         step = tf.cast(tf.floor(level * (high - low + 1)), tf.int32)
     data = tf.raw_ops.EncodeJpegVariableQuality(images=crop, quality=low + step)

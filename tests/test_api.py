@@ -223,7 +223,7 @@ def test_create_detector_returns_a_plain_keras_model():
     assert masks.output["mask"].shape == (None, 32, 48, 1)
     with pytest.raises(UserError, match="Did you mean 'resnet18'"):
         tfdetect.create_detector("resnet81")
-    with pytest.raises(UserError, match="at least 2 classes"):
+    with pytest.raises(UserError, match="has 2 to 65,536 classes"):
         tfdetect.create_detector("resnet18", classes=1)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import tfdetect
-from tfdetect.api.arguments import RunLike, checked
+from tfdetect.api.arguments import RunLike, checked, override_texts
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_command import run_command
+from tfdetect.train import main as train_main
 
+SHIPPED = Path(__file__).parent.parent / "saved_models/cifake_small_resnet"
 SIZE = {"image_size": 32}
 
 
@@ -24,8 +30,8 @@ SIZE = {"image_size": 32}
         (tfdetect.train, ["demo"], {"overrides": {"seed": object()}}, "value of an override"),
         (tfdetect.train, ["demo"], {"resume": 3.5}, "resume is True or False or text or a path"),
         (tfdetect.create_detector, ["small_resnet"], {"classes": "2"}, "classes is a whole number"),
-        (tfdetect.create_detector, ["small_resnet", -3], {}, "^model.backbone=small_resnet"),
-        (tfdetect.create_detector, ["small_resnet", True], {}, "data.image_size"),
+        (tfdetect.create_detector, ["small_resnet", -3], {}, "image_size is 1 to 8,192 pixels"),
+        (tfdetect.create_detector, ["small_resnet", True], {}, "image_size is a whole number"),
         (tfdetect.evaluate, ["x"], {"batch_size": 0}, "batch_size is at least 1"),
         (tfdetect.evaluate, ["x"], {"batch_size": True}, "batch_size is a whole number"),
         (tfdetect.compare, [3], {}, "runs is a run, its folder, name or address. Received: 3"),
@@ -44,6 +50,65 @@ def test_one_plain_message(function, arguments, options, message):
     with pytest.raises(UserError, match=message) as caught:
         function(*arguments, **options)
     assert "--set" not in str(caught.value)
+
+
+def test_messages_name_arguments_and_commands_name_options(capsys, tmp_path):
+    with pytest.raises(UserError, match="^Give dataset, experiment or both"):
+        tfdetect.train(None)
+    assert run_command(train_main, []) == 2
+    assert "Give --dataset, --experiment or both" in capsys.readouterr().err
+
+    def fails(output: str):
+        raise UserError("Set --output. Try: python -m tfdetect.train --output X\n--other --output")
+
+    with pytest.raises(UserError) as caught:
+        checked(fails)("x")
+    assert str(caught.value) == (
+        "Set output. Try: python -m tfdetect.train --output X\n--other output"
+    )
+
+
+def test_numbers_of_numpy_are_numbers():
+    found = []
+
+    def function(count: int, share: float, flag: bool = False):
+        found.extend([count, share, flag])
+
+    checked(function)(np.int64(3), np.float32(0.5), np.bool_(True))
+    assert found == [3, 0.5, True] and [*map(type, found)] == [int, float, bool]
+    values = {"a": np.int64(2), "b": (np.float32(0.5), Path("x")), "c": {"d": np.array([1, 2])}}
+    assert override_texts(values) == ["a=2", "b=[0.5, x]", "c={d: [1, 2]}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": 10**9}, "has 2 to 65,536 classes. Received: 1,000,000,000"),
+        ({"image_size": 10**6}, "1 to 8,192 pixels a side. Received: 1000000"),
+        ({"image_size": "32"}, "image_size is a whole number of pixels, .* Received: '32', of"),
+        ({"image_size": (1, 2, 3)}, "or a height and a width"),
+    ],
+)
+def test_impossible_detectors_are_refused_before_anything_is_allocated(options, message):
+    with pytest.raises(UserError, match=message):
+        tfdetect.create_detector("small_resnet", **options)
+
+
+def test_unknown_metrics_and_splits_are_named():
+    run = tfdetect.load(SHIPPED).run
+    with pytest.raises(KeyError, match="Unknown metric 'auk'. Did you mean 'auc'"):
+        run.metrics["test"]["auk"]
+    with pytest.raises(UserError, match="^Unknown split 'tset'. Did you mean 'test'"):
+        run.metrics["tset"]
+    assert run.metrics.get("tset") is None and "tset" not in run.metrics
+    assert pickle.loads(pickle.dumps(run.metrics)) == run.metrics
+
+
+def test_predictions_are_not_written_where_nothing_can_be(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    found = tfdetect.load(SHIPPED).predict(tmp_path / "a.png")
+    with pytest.raises(UserError, match="Cannot write to /proc: .* choose another folder.$"):
+        found.write("/proc/x.csv")
 
 
 def test_a_wrong_type_is_a_type_error_too():

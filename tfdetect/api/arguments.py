@@ -18,6 +18,7 @@ from tfdetect.core.errors import UserError, UserTypeError, shortened
 from tfdetect.core.open_run import open_run
 from tfdetect.core.packages import missing_package
 from tfdetect.core.run import Run
+from tfdetect.core.run_command import in_command
 from tfdetect.core.shipped_runs import own_folder
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import user_path
@@ -46,6 +47,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 # A parameter that takes several values: what it takes instead of a list, what is in the list.
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
+# An option in a message. A command line, up to its end, and --set KEY=VALUE stay.
+_OPTION = re.compile(r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|--(?P<option>[a-z]+(?:-[a-z]+)*)")
+_OF_OPTIONS = {"from": "from_run", "set": "overrides"}  # arguments that are called otherwise
 _AT_LEAST_1 = {
     "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",
 }  # fmt: skip
@@ -76,17 +80,40 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
         for name, value in bound.arguments.items():
             what = f"{function.__name__}(): {name}"
             if name in allowed:
+                bound.arguments[name] = value = _plain_number(value)
                 _check_argument(what, value, allowed[name])
             if name in lists and value is not None:
                 bound.arguments[name] = _several(what, value, **lists[name].groupdict())
             if name in _AT_LEAST_1 and value is not None and value < 1:
                 raise UserError(f"{name} is at least 1. Received: {value}.")
-        try:
+        with _plain_errors(names):
             return function(*bound.args, **bound.kwargs)
-        except ModuleNotFoundError as error:
-            raise missing_package(error) or error from None
 
     return call
+
+
+@contextmanager
+def _plain_errors(names: Sequence[str]) -> Iterator[None]:
+    """Make errors in this context `UserError`s that name the arguments of a function."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_package(error) or error from None
+    except UserError as error:
+        if not in_command():
+            error.args = tuple(_by_arguments(each, names) for each in error.args)
+        raise
+
+
+def _by_arguments(message: Any, names: Sequence[str]) -> Any:
+    """Return a message with the names of arguments in place of options; commands in it stay."""
+
+    def by_argument(found: re.Match) -> str:
+        option = str(found["option"] or "").replace("-", "_")
+        name = _OF_OPTIONS.get(option, option)
+        return name if name in names else found[0]
+
+    return _OPTION.sub(by_argument, message) if isinstance(message, str) else message
 
 
 def _known_kinds(annotation: str) -> list[str]:
@@ -126,6 +153,24 @@ def _check_argument(what: str, value: Any, kinds: list[str]) -> None:
         raise UserError(f"{what} is a finite number. Received: {value}.")
 
 
+def _plain_number(value: Any) -> Any:
+    """Return a number of NumPy as one of Python; other values as they are."""
+    return plain(value) if getattr(value, "ndim", None) == 0 else value
+
+
+def plain(value: Any) -> Any:
+    """Return a value with NumPy's numbers and arrays, tuples and paths as YAML has them."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
 def override_texts(overrides: Overrides) -> list[str]:
     """Return overrides as `key=value` texts, as `--set` takes them."""
     import yaml
@@ -140,10 +185,8 @@ def override_texts(overrides: Overrides) -> list[str]:
         return texts
 
     def text(value: Any) -> str:
-        plain = list(value) if isinstance(value, tuple) else value
-        plain = str(plain) if isinstance(plain, Path) else plain
         try:
-            dumped = yaml.safe_dump(plain, default_flow_style=True, width=10**9)
+            dumped = yaml.safe_dump(plain(value), default_flow_style=True, width=10**9)
         except yaml.YAMLError:
             raise UserTypeError(
                 "The value of an override is text, a number, a list or a mapping. Received: "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Overrides, checked, override_texts
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.api.arguments import Overrides, checked, override_texts, plain
+from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
 from tfdetect.core.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def list_detectors() -> list[str]:
     return sorted(published())
 
 
+_MAX_CLASSES = 65_536  # far beyond what is of use; more end in a memory error
+
+
 @checked
 def create_detector(
     name: str,
@@ -56,7 +59,7 @@ def create_detector(
             backbone, of `list_backbones()`. If a name is in both, it is the detector.
         image_size: side in pixels, or height and width; by default 224, or what the published
             detector takes.
-        classes: number of classes; two have one logit, the logit of fake.
+        classes: number of classes, at most 65,536; two have one logit, the logit of fake.
         weights: "none", "imagenet", a preset's name, or the path of a run or .keras file; by
             default none.
         overrides: further values of the experiment, for example {"model.head": "hidden"}.
@@ -71,21 +74,41 @@ def create_detector(
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.load_experiment import load_model, override
 
+    if not 2 <= classes <= _MAX_CLASSES:
+        raise UserError(f"A detector has 2 to {_MAX_CLASSES:,} classes. Received: {classes:,}.")
+    size = None if image_size is None else _checked_size(image_size)
     changes: dict[str, Any] = {}
     if name in list_detectors():
         base = load_model(name)
-        changes = {} if image_size is None else {"data.image_size": image_size}
+        changes = {} if size is None else {"data.image_size": size}
     elif name in list_backbones():
         base = Experiment(name=name)
-        size = 224 if image_size is None else image_size
-        changes = {"model.backbone": name, "data.image_size": size}
+        changes = {"model.backbone": name, "data.image_size": size or 224}
     else:
         raise unknown("backbone or detector", name, {*list_backbones(), *list_detectors()})
     changes["model.weights"] = "none" if weights is None else weights
-    if classes < 2:
-        raise UserError(f"A detector has at least 2 classes. Received: {classes}.")
     experiment = override(base, [*override_texts(changes), *override_texts(overrides)])
     import_tensorflow()
     from tfdetect.models.detector import build_detector
 
     return build_detector(experiment, classes)
+
+
+def _checked_size(image_size: Any) -> int | list[int]:
+    """Return a side, or a height and a width, as whole numbers that an experiment allows."""
+    from tfdetect.core.data_settings import MAX_SIDE
+
+    given = plain(image_size)
+    sides = given if isinstance(given, list) else [given]
+    if any(type(side) is not int for side in sides) or len(sides) not in (1, 2):
+        raise UserTypeError(
+            "create_detector(): image_size is a whole number of pixels, or a height and a width "
+            f"such as (224, 320). Received: {shortened(image_size)}, of type "
+            f"{type(image_size).__name__}."
+        )
+    if not all(0 < side <= MAX_SIDE for side in sides):
+        raise UserError(
+            f"create_detector(): image_size is 1 to {MAX_SIDE:,} pixels a side. "
+            f"Received: {shortened(image_size)}."
+        )
+    return sides[0] if len(sides) == 1 else sides

@@ -178,7 +178,7 @@ class Predictions(Sequence[dict[str, Any]]):
         from tfdetect.evaluation import prediction_tables
 
         path = user_path(path)
-        prediction_tables.check_output(path)
+        prediction_tables.check_output(path, None)
         prediction_tables.write(self._table, path)
         return path
 

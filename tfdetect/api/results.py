@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdetect.core.metric import Metric, metrics_of
+from tfdetect.core.metric import Splits, metrics_of
 from tfdetect.core.run import Run
 
 
@@ -30,9 +30,10 @@ class EvaluationResults(Results):
     """The results of an evaluation; `values` is the content of metrics.json."""
 
     @property
-    def metrics(self) -> dict[str, dict[str, Metric]]:
+    def metrics(self) -> Splits:
         """The metrics of each split by name: `results.metrics["test"]["auc"]`.
 
-        A metric is a float with the attributes `low` and `high`, its 95% interval.
+        A metric is a float with the attributes `low` and `high`, its 95% interval. A name that is
+        not there is a `UserError`, and a KeyError, that lists those that are.
         """
         return metrics_of(self.values)

@@ -21,6 +21,12 @@ class UserTypeError(UserError, TypeError):
     """An argument of the Python API has a type that is not allowed."""
 
 
+class UserKeyError(UserError, KeyError):
+    """A name that a mapping of the Python API does not have."""
+
+    __str__ = Exception.__str__  # KeyError's would put the message in quotes
+
+
 class ModelNotAvailable(UserError):
     """A network from another project that cannot be loaded on this machine."""
 

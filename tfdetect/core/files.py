@@ -61,7 +61,11 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        way_out = f"Choose another folder with {flag}." if flag else "Allow writing there."
+        way_out = (
+            f"Choose another folder with {flag}."
+            if flag
+            else "Allow writing to it, or choose another folder."
+        )
         raise UserError(f"Cannot write to {output}: {error.strerror}. {way_out}") from error
 
 

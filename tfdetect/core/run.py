@@ -28,7 +28,7 @@ from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.metric import Metric, metrics_of
+from tfdetect.core.metric import Splits, metrics_of
 from tfdetect.core.model_hubs import source_of
 from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.probability import add_to_logit, logit
@@ -231,8 +231,11 @@ class Run:
         return cast(SplitResults, read_object(path)) if path.is_file() else {}
 
     @property
-    def metrics(self) -> dict[str, dict[str, Metric]]:
-        """The metrics of each split by name: `run.metrics["test"]["auc"]`."""
+    def metrics(self) -> Splits:
+        """The metrics of each split by name: `run.metrics["test"]["auc"]`.
+
+        A name that is not there is a `UserError`, and a KeyError, that lists those that are.
+        """
         return metrics_of(self.results)
 
     def with_info(self, **changes: Any) -> "Run":

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from tfdetect.core import console
@@ -14,6 +15,8 @@ from tfdetect.core.errors import NothingToDo, UserError, first_line
 from tfdetect.core.packages import missing_package
 from tfdetect.core.plugin_faults import shows_traceback
 from tfdetect.core.process import Terminated, command_process, stopped_by
+
+_in_command: ContextVar[bool] = ContextVar("in_command", default=False)
 
 EXIT_ERROR = 2  # a mistake that the user can fix
 EXIT_INTERRUPTED = 130
@@ -30,6 +33,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
             stream.reconfigure(errors="backslashreplace")
+    token = _in_command.set(True)
     try:
         with command_process():
             return main(list(sys.argv[1:] if argv is None else argv)) or 0
@@ -49,6 +53,13 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
                 traceback.print_exception(error)
             return _failed(message)
         raise
+    finally:
+        _in_command.reset(token)
+
+
+def in_command() -> bool:
+    """Return whether a command is running, whose messages name options, not arguments."""
+    return _in_command.get()
 
 
 @contextmanager

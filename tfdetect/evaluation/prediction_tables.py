@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".jsonl", ".parquet")
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, flag: str | None = "--output") -> None:
     """Check that an output file can be written.
+
+    Args:
+        path: the file.
+        flag: the option that names it; None if there is none.
 
     Raises:
         UserError: the format is unknown or its package missing, or the directory is missing or
@@ -38,7 +42,7 @@ def check_output(path: Path) -> None:
                         "nothing more.")  # fmt: skip
     if not path.parent.is_dir() and address_of(path) is None:
         raise UserError(f"Cannot write {path}: there is no directory {path.parent}.")
-    check_writable(path.parent)
+    check_writable(path.parent, flag)
 
 
 def kept_splits(run: Path, dataset: str | None) -> set[str]:

@@ -287,7 +287,7 @@ def _measured(run: Run) -> str:
     """Return how often a detector is wrong, from its own test or validation images."""
     other = "On images of other generators and cameras it may be wrong much more often."
     for split in ("test", "validation"):
-        metrics = run.metrics.get(split, {})
+        metrics: Mapping[str, float] = run.metrics.get(split, {})
         if "fpr" in metrics and "recall" in metrics:
             fpr, recall = metrics["fpr"], metrics["recall"]
             where = f"its {split} images"

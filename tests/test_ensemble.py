@@ -33,7 +33,7 @@ from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fisher_fusion import evidence
 from tfdetect.fusion.fused_run import training_images_of
 from tfdetect.fusion.fusion_data import find_fusion_data
-from tfdetect.fusion.fusion_report import worse_than_best_member
+from tfdetect.fusion.fusion_report import format_comparison, worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.scores import MemberScores
@@ -490,6 +490,10 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     page = (run.path / "fusion.html").read_text()
     assert "No member predicts masks" in page
     assert "the best member (lowest log-loss on validation)" in page
+    assert format_comparison(found).startswith("test\n") and "guessing" not in page
+    found["splits"]["test"]["all"]["fusions"]["mean"]["auc"]["low"] = 0.4
+    assert format_comparison(found).startswith("The fusion is not shown to be better than guessing")
+    assert "balanced accuracy" in format_comparison(found)
     members = found["splits"]["validation"]["all"]["members"]
     losses = {name: each["log_loss"]["value"] for name, each in members.items()}
     assert found["best_member"] == min(losses, key=losses.get)

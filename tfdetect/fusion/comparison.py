@@ -15,7 +15,7 @@ from tfdetect.fusion.fusion_results import FusionPart, FusionsCompared, MemberPa
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import MemberScores
 
-METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
+METRICS = ("balanced_accuracy", "ap", "auc", "log_loss", "ece")
 _PRIOR = 0.5  # fraction of fakes that P(fake) assumes: `MemberScores.weights` balance the classes
 
 

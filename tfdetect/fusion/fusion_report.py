@@ -39,7 +39,9 @@ def write_report(folder: Path, values: FusionResult, comparison: Comparison) -> 
 def format_comparison(values: FusionResult) -> str:
     """Return the tables that matter most as text for the terminal: results on test, gains, cost."""
     split = _last_split(values)
-    blocks = [
+    found = _guessing(values, split)
+    blocks = [textwrap.fill(f"{found.title}. {found.detail}", 100)] if found else []
+    blocks += [
         console.format_table(
             _metric_rows(values, part), _metric_columns(), title=_part_title(split, name)
         )
@@ -90,13 +92,8 @@ def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
 def _verdict(values: FusionResult, split: str) -> html.Verdict:
     """Return whether the fusion detects fakes and has a lower log-loss than the best member."""
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
-    auc = _compared(values, split)[0]["auc"]
-    if may_be_chance(auc):
-        return html.Verdict(
-            "The fusion does not separate fakes from authentic images",
-            f"Its AUC on {split} is {format_interval(auc)}; chance is 0.5. Train better members "
-            "first.", "bad",
-        )  # fmt: skip
+    if found := _guessing(values, split):
+        return found
     if gain["value"] is None:
         return html.Verdict("The gain of the fusion could not be measured", "", "neutral")
     result = _result("log_loss", gain)
@@ -110,6 +107,18 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
     title, tone = titles[result]
     detail = f"Difference of the log-loss on {split}: {_signed(gain)} (below 0 is better)."
     return html.Verdict(title, detail, tone)
+
+
+def _guessing(values: FusionResult, split: str) -> html.Verdict | None:
+    """Return the verdict that the fusion may be guessing; None if its AUC is above that."""
+    auc = _compared(values, split)[0]["auc"]
+    if not may_be_chance(auc):
+        return None
+    return html.Verdict(
+        "The fusion is not shown to be better than guessing",
+        f"Its AUC on {split} is {format_interval(auc)}; guesses have 0.5. Train better members "
+        "first, or measure more images.", "bad",
+    )  # fmt: skip
 
 
 def _cards(values: FusionResult, split: str) -> list[html.Card]:
@@ -130,9 +139,9 @@ def _explanation(split: str, values: FusionResult) -> str:
     """Return how to read the table of a split."""
     common = (
         "For this comparison every detector has the threshold that is best on validation, and "
-        "every member the best temperature. This run is calibrated after the fusion. So accuracy, "
-        "log-loss and ECE may differ from those in the reports of the runs. Brackets: 95% "
-        "intervals."
+        "every member the best temperature. This run is calibrated after the fusion. So balanced "
+        "accuracy, log-loss and ECE may differ from those in the reports of the runs. Brackets: "
+        "95% intervals."
     )
     if split == "test":
         return f"Fusions were fitted on the whole validation split. {common}"

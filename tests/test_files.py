@@ -161,6 +161,33 @@ def test_errors_of_the_disk_are_recognized(error, reason):
         assert found is None if reason is None else found.startswith(reason)
 
 
+def test_errors_of_the_disk_name_what_was_written(tmp_path):
+    texts = ValueError("Unable to write (errno = 28, 'No space left on device')")
+    for error in (OSError(errno.ENOSPC, "-"), texts):
+        with pytest.raises(type(error)) as failed, replacing(tmp_path / "a.csv"):
+            raise error
+        assert disk_error(failed.value) == f"No space is left on the disk: {tmp_path / 'a.csv'}"
+    with pytest.raises(OSError) as failed, staged(tmp_path / "run") as new:
+        with replacing(new / "x.npy") as temporary:
+            raise PermissionError(errno.EACCES, "-", str(temporary))
+    assert disk_error(failed.value) == f"Permission denied: {tmp_path / 'run' / 'x.npy'}"
+    with pytest.raises(ConnectionError, match="^gone$"), replacing(tmp_path / "b"):
+        raise ConnectionError("gone")
+
+
+def test_a_folder_that_cannot_be_exchanged_is_named(tmp_path, monkeypatch):
+    def refused(self, target):
+        raise PermissionError(errno.EPERM, "-", str(self), None, str(target))
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: None)
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError) as failed, staged(tmp_path / "run"):
+        pass
+    assert disk_error(failed.value) == f"Permission denied: {tmp_path / 'run'}"
+    assert ".replaced" not in str(failed.value)
+
+
 def test_sqlite_is_understood_by_its_codes(tmp_path):
     with closing(sqlite3.connect(tmp_path / "x.sqlite")) as database:
         for setting, reason in (

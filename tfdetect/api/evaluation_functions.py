@@ -144,6 +144,7 @@ def remeasure(run: RunLike, *, progress: bool = True) -> EvaluationResults:
     """
     run = own_run(run)
     check_writable(run.path.parent, None)
+    check_writable(run.path, None)
     import_tensorflow()
     from tfdetect.evaluation import remeasure as by_predictions
 
@@ -291,6 +292,7 @@ def calibrate(
         )
     run = own_run(run)
     check_writable(run.path.parent, None)
+    check_writable(run.path, None)
     from tfdetect.data.evaluation_data import (
         evaluation_data,
         is_own_dataset,

@@ -4,12 +4,14 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.process import remove_unlocked
 
 _STAGED = ".staged-"
@@ -30,6 +32,7 @@ _DISK_TEXTS = {
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 }
 
+_PLACE = "place_of_disk_error"  # attribute of an error: the path that was written
 _numbers = itertools.count()
 _cleaned: set[Path] = set()  # folders without leftovers of processes that are gone
 _own: set[str] = set()  # names of what this process stages now
@@ -45,13 +48,46 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.parent not in _cleaned:
         remove_leftovers(path.parent)
         _cleaned.add(path.parent)
-    with staged_name(path.parent, path.suffix) as temporary:
+    with staged_name(path.parent, path.suffix) as temporary, errors_name(temporary, path):
         try:
             yield temporary
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def errors_name(staged: Path, path: Path) -> Iterator[None]:
+    """Make errors in this context name `path`: in place of `staged`, or where they name nothing.
+
+    The system names no file when it cannot write on, and libraries such as HDF5 do not either.
+    """
+
+    def named(text: Any) -> Any:
+        return text.replace(str(staged), str(path)) if isinstance(text, str) else text
+
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:  # to set it to None would change the message
+            error.filename = named(error.filename)
+        if error.filename2 is not None:  # of a rename: where to
+            error.filename2 = named(error.filename2)
+            if error.filename2 == error.filename:
+                del error.filename2
+        _name_place(error, path, named)
+        raise
+    except Exception as error:
+        if isinstance(error, UserError):
+            error.args = tuple(map(named, error.args))
+        _name_place(error, path, named)
+        raise
+
+
+def _name_place(error: Exception, path: Path, named: Callable[[Any], Any]) -> None:
+    place = getattr(error, _PLACE, None)
+    setattr(error, _PLACE, str(path) if place is None else named(place))
 
 
 @contextmanager
@@ -86,19 +122,42 @@ def remove_leftovers(folder: Path) -> None:
 def disk_error(error: BaseException) -> str | None:
     """Return what the disk refused if an error, or its cause, comes from the disk; else None.
 
-    The user can fix that: free space, allow access, choose another folder.
+    The user can fix that: free space, allow access, choose another folder. The path, where it is
+    known, is at the end: "Permission denied: x.png".
     """
+    place: str | None = None
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
-            name = seen.filename2 or seen.filename
-            return _DISK_ERRORS[seen.errno] + (f": {os.fsdecode(name)}" if name else "")
-        code = getattr(seen, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _SQLITE_ERRORS:
-            return _DISK_ERRORS[_SQLITE_ERRORS[code & 0xFF]]
-        text = str(seen).lower()
-        for phrase, number in _DISK_TEXTS.items():
-            if phrase in text:
-                return _DISK_ERRORS[number]
+        place = place or getattr(seen, _PLACE, None)
+        number = _number_of(seen)
+        if number is not None:
+            name = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or place
+            return _DISK_ERRORS[number] + (f": {os.fsdecode(name)}" if name else "")
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _number_of(error: BaseException) -> int | None:
+    """Return the number of the disk's error that an exception stands for, or None."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return error.errno
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _SQLITE_ERRORS:
+        return _SQLITE_ERRORS[code & 0xFF]
+    text = str(error).lower()
+    return next((number for phrase, number in _DISK_TEXTS.items() if phrase in text), None)
+
+
+def room_left(path: str) -> int | None:
+    """Return the bytes that are free on the disk of a path, which need not exist; None if unknown.
+
+    Args:
+        path: a file or folder; "" for none.
+    """
+    folder = Path(path).absolute() if path else None
+    while folder is not None and not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return None if folder is None else psutil.disk_usage(str(folder)).free
+    except OSError:
+        return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tfdetect.core import storage
-from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
+from tfdetect.core.disk import disk_error, errors_name, remove_leftovers, replacing, staged_name
 from tfdetect.core.errors import UserError
 from tfdetect.core.process import deferred_signals, lock_directory
 from tfdetect.core.text import csv_cell
@@ -178,7 +178,7 @@ def staged(
     name, given = folder.name, folder
     folder = folder.resolve() if folder.is_symlink() else folder
     recover(folder)
-    with _staged_folder(beside or folder) as above, _errors_name(above / name, given):
+    with _staged_folder(beside or folder) as above, errors_name(above / name, given):
         new = above / name
         if copy and folder.is_dir():
             copy_folder(folder, new, linked)
@@ -202,7 +202,7 @@ def merged(folder: Path) -> Iterator[Path]:
     inside = folder.is_dir() and _is_fixed(folder)
     with (
         _staged_folder(folder / name if inside else folder) as above,
-        _errors_name(above / name, given),
+        errors_name(above / name, given),
     ):
         new = above / name
         new.mkdir()
@@ -233,23 +233,6 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(hidden, ignore_errors=True)
                 if lock is not None:
                     os.close(lock)
-
-
-@contextmanager
-def _errors_name(new: Path, folder: Path) -> Iterator[None]:
-    """In errors about a staged folder, replace its path by that of the folder that it replaces."""
-
-    def named(text: Any) -> Any:
-        return text.replace(str(new), str(folder)) if isinstance(text, str) else text
-
-    try:
-        yield
-    except UserError as error:
-        error.args = tuple(map(named, error.args))
-        raise
-    except OSError as error:
-        error.filename, error.filename2 = named(error.filename), named(error.filename2)
-        raise
 
 
 def _is_fixed(folder: Path) -> bool:
@@ -313,7 +296,7 @@ def _exchange(new: Path, old: Path) -> None:
         if not libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
             return
     aside = old.with_name(f".{old.name}{_OLD}")
-    with deferred_signals():
+    with deferred_signals(), errors_name(aside, old):
         shutil.rmtree(aside, ignore_errors=True)
         old.rename(aside)
         new.rename(old)

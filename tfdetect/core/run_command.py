@@ -88,8 +88,8 @@ def explanation_of(error: Exception) -> str | None:
 
     if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
         return (
-            f"{reason}. What was finished before is unchanged. Free space or allow access "
-            f"there, or choose another folder{_of_caches(reason)}, and run the command again."
+            f"{reason}. What was finished before is unchanged. {_way_out(reason)}, or choose "
+            f"another folder{_of_caches(reason)}, and run the command again."
         )
     if _lacks_memory(error):
         return (
@@ -99,6 +99,17 @@ def explanation_of(error: Exception) -> str | None:
             f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
         )
     return None
+
+
+def _way_out(reason: str) -> str:
+    """Return what to do about what the disk refused."""
+    from tfdetect.core.disk import room_left
+
+    what, _, path = reason.partition(": ")
+    if "space" not in what and "quota" not in what:
+        return f"Allow access to {path or 'the folder'}"
+    free = room_left(path)
+    return "Free space on the disk" + ("" if free is None else f" ({free / 1e6:,.1f} MB are free)")
 
 
 def _of_caches(reason: str) -> str:

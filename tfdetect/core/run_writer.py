@@ -50,6 +50,7 @@ def updating(run: Run) -> Iterator[Run]:
         UserError: the folder cannot be written.
     """
     check_writable(run.path.parent, None)
+    check_writable(run.path, None)
     with (
         locked(_lock_of(run.path), _refusal(run.path)),
         staged(run.path, copy=True, linked=_LINKED) as folder,

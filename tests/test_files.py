@@ -167,9 +167,12 @@ def test_errors_of_the_disk_name_what_was_written(tmp_path):
         with pytest.raises(type(error)) as failed, replacing(tmp_path / "a.csv"):
             raise error
         assert disk_error(failed.value) == f"No space is left on the disk: {tmp_path / 'a.csv'}"
-    with pytest.raises(OSError) as failed, staged(tmp_path / "run") as new:
-        with replacing(new / "x.npy") as temporary:
-            raise PermissionError(errno.EACCES, "-", str(temporary))
+    with (
+        pytest.raises(OSError) as failed,
+        staged(tmp_path / "run") as new,
+        replacing(new / "x.npy") as temporary,
+    ):
+        raise PermissionError(errno.EACCES, "-", str(temporary))
     assert disk_error(failed.value) == f"Permission denied: {tmp_path / 'run' / 'x.npy'}"
     with pytest.raises(ConnectionError, match="^gone$"), replacing(tmp_path / "b"):
         raise ConnectionError("gone")

@@ -20,7 +20,7 @@ from tfdetect.core.run_results import (
     RunPair,
     RunsCompared,
 )
-from tfdetect.core.text import counted, printable
+from tfdetect.core.text import counted, listed, printable
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
     RESAMPLES,
@@ -28,6 +28,7 @@ from tfdetect.evaluation.intervals import (
     bootstrap,
     each_row,
     format_interval,
+    may_be_chance,
     numbers,
 )
 from tfdetect.evaluation.mask_intervals import mask_intervals
@@ -324,6 +325,12 @@ def format_compared_runs(found: RunsCompared) -> str:
         parts += _tables(masks, MASK_NAMES, {"wilcoxon": "Wilcoxon (IoU), p-value"})
     star = "* the interval does not contain 0. " if any(" *" in part for part in parts) else ""
     parts.append(f"{star}p-values are adjusted for their number (Holm).")
+    guesses = [name for name, m in found["runs"].items() if "auc" in m and may_be_chance(m["auc"])]
+    if guesses:
+        parts.append(
+            f"warning: {listed(guesses, len(guesses))} may be guessing: the 95% interval of the "
+            "AUC reaches 0.5 or less."
+        )
     return "\n\n".join(parts)
 
 

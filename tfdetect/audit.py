@@ -40,8 +40,10 @@ def parser() -> cli.Parser:
         "its manifest names the original files, which must not be moved",
     )
     fix.add_argument("--fixes", type=cli.names, metavar="NAME,NAME", help="fixes to apply: "
-                     "duplicates, formats, balance, splits (default: those that the findings call "
-                     "for)")  # fmt: skip
+                     "duplicates (remove them, and images with conflicting labels), formats (crop "
+                     "all images to one size and encode them alike, without metadata), balance "
+                     "(keep equally many images of each class), splits (split again by group) "
+                     "(default: those that the findings call for)")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for audit.html, "
                      "audit.json, traits.parquet, duplicates.csv and skipped.csv (default: "

@@ -46,7 +46,8 @@ def parser() -> cli.Parser:
                      "balanced (best balanced accuracy), eer, fpr_1, fpr_5, source_fpr_5 (at most "
                      "5%% false positives on sources not seen before), cost, or a number from 0 to "
                      "1 (default: as the run's experiment says, else balanced). With authentic "
-                     "images alone, the lowest that they may choose")  # fmt: skip
+                     "images alone, which choose a threshold themselves, it is taken where it is "
+                     "higher")  # fmt: skip
     how.add_argument("--false-positive-rate", type=float, metavar="RATE", help="with authentic "
                      "images alone: choose the threshold so that at most this fraction of new "
                      "images like them is called fake (default: 0.05)")  # fmt: skip

@@ -62,7 +62,7 @@ def parser() -> cli.Parser:
     cli.add_views(how)
     how.add_argument("--degrade", metavar="NAME,NAME", help="measure on degraded images instead: "
                      "genimage (that benchmark's six), grid (every kind, mild to strong), bands "
-                     "(without each band of frequencies), reencode (jpeg:96, saved once "
+                     "(one of eight bands of frequencies removed), reencode (jpeg:96, saved once "
                      "more), or single ones such as jpeg:65,blur:3,social:2")  # fmt: skip
     how.add_argument("--attack", metavar="NAME,NAME", help="measure on attacked images instead, or "
                      "beside --degrade: pgd (gradient descent by somebody who has the run) and "

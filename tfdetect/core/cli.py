@@ -289,7 +289,7 @@ def add_verdict(p: Arguments) -> None:
                    "otherwise). P(fake) and the run's own thresholds change together")  # fmt: skip
     p.add_argument("--mask-threshold", type=fraction, metavar="P", help="P(fake) from which the "
                    "mask of an image is shown, below it the mask is empty; 0 shows every mask "
-                   "(default: the run's, which leaves the masks of 9 in 10 authentic images "
+                   "(default: the run's, which leaves the masks of most authentic images "
                    "empty); for detectors that predict masks")  # fmt: skip
 
 

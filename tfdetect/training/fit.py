@@ -165,6 +165,8 @@ def fit(
             "kept; Ctrl-C again ends at once."
         )
     except DivergedError as error:
+        if workers:  # others may still wait for this one, which must end
+            raise UserError(f"{error}: the training diverged. {STEADIER}") from None
         diverged = state.epoch + 1
         log(_after_divergence(error, state))
     finally:

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from tfdetect.core.files import FailedWrites
 from tfdetect.core.open_run import open_run
 from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run_command import run_command
+from tfdetect.core.run_info import View
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.predictions import CompiledDetector
@@ -480,6 +482,25 @@ def test_a_page_names_each_step_that_takes_long(shared_run, tmp_path):
     copies = [reencoding(name) for name in REENCODINGS.split(",")]
     assert names == ["reading", "integrated gradients", "occlusion", "test of the maps", *copies,
                      "evidence"]  # fmt: skip
+
+
+def test_the_page_says_what_of_an_image_the_detector_sees(calibrated_detector):
+    equalized = {"side": 512}
+    for view, size, told in (
+        ({"policy": "crop"}, (32, 32), "the whole image, enlarged"),
+        ({"policy": "crop"}, (300, 200), "the middle of the image, reduced"),
+        ({"policy": "crop"}, (96, 200), "the middle of the image"),
+        ({"policy": "stretch"}, (96, 96), "the whole image"),
+        ({"policy": "stretch"}, (48, 200), "the whole image, resized"),
+        ({"policy": "pad"}, (300, 200), "the whole image, reduced, with a black border"),
+        ({"policy": "crop", "equalize": equalized}, (3000, 4000), "the middle 512 x 512 pixels, "
+         "reduced, after one JPEG encoding, as for every image"),
+    ):  # fmt: skip
+        run = calibrated_detector.with_info(views=(View(size=(96, 96), **view),))
+        found = SimpleNamespace(image=np.zeros((*size, 3)), view=0, altered=None)
+        sentence = wording.view_sentence(run, found)
+        expected = f"sees 96 x 96 pixels: {told} (the image has {size[1]:,} x {size[0]:,})."
+        assert expected in sentence, sentence
 
 
 def test_each_map_is_explained_in_plain_words():

@@ -3,7 +3,7 @@
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
-from tfdetect.core.run_info import OperatingPoint
+from tfdetect.core.run_info import OperatingPoint, View
 from tfdetect.evaluation.intervals import wilson
 from tfdetect.evaluation.remarks import frames_sentence, mask_contradiction
 from tfdetect.evaluation.verdict_words import percent
@@ -93,14 +93,9 @@ def view_sentence(run: Run, found: Examination) -> str:
         )
         several = f", one of {view.crops} whose scores are averaged" if view.crops > 1 else ""
         what = f"{where}{several}, at the image's own resolution"
-    elif (height, width) == (tall, wide):
-        what = "the whole image"
     else:
-        what = {
-            "stretch": "the whole image, resized", "crop": "its middle, resized",
-            "pad": "the whole image, resized and padded",
-        }[view.policy]  # fmt: skip
-    if view.equalize is not None:
+        what = _scaled(view, (height, width))
+    if view.equalize is not None and cuts_windows(view.policy):
         what += (
             f", after a crop to at most {view.equalize.side} pixels and one JPEG encoding, as for "
             "every image"
@@ -111,6 +106,34 @@ def view_sentence(run: Run, found: Examination) -> str:
         "has a scale of its own, so the colors of two maps cannot be compared. The maps do not "
         "mark what was forged."
     )
+
+
+def _scaled(view: View, size: tuple[int, int]) -> str:
+    """Return what a view that scales images shows of one, in words.
+
+    Args:
+        view: it cuts no windows.
+        size: height and width of the image in pixels.
+    """
+    part = "the whole image"
+    if view.equalize is not None:  # it is cropped first
+        side = view.equalize.side
+        if max(size) > side:
+            size = (min(size[0], side), min(size[1], side))
+            part = f"the middle {size[1]:,} x {size[0]:,} pixels"
+    factors = [wanted / given for wanted, given in zip(view.size, size)]
+    odd = factors[0] != factors[1]  # it has other proportions than the view
+    if view.policy == "stretch":
+        low, high = min(factors), max(factors)
+    else:
+        low = high = min(factors) if view.policy == "pad" else max(factors)
+        part = "the middle of the image" if view.policy == "crop" and odd else part
+    change = ", resized"
+    if low >= 1 or high <= 1:
+        change = ", enlarged" if high > 1 else ", reduced" if low < 1 else ""
+    border = ", with a black border" if view.policy == "pad" and odd else ""
+    encoded = ", after one JPEG encoding, as for every image" if view.equalize is not None else ""
+    return f"{part}{change}{border}{encoded}"
 
 
 def map_meaning(name: str) -> str:

@@ -14,12 +14,16 @@ from keras import ops
 from PIL import Image, PngImagePlugin
 
 import tfdetect
+import tfdetect.api
+from tfdetect.api.results import EvaluationResults
+from tfdetect.calibrate import main as calibrate_main
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.load_experiment import override
 from tfdetect.core.open_run import open_run
+from tfdetect.core.run_command import run_command
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.evaluation_data import evaluation_data, split_to_evaluate
@@ -110,7 +114,7 @@ def test_a_damaged_file_of_features_gets_one_message(tmp_path, data):
 
 
 def test_a_missing_file_of_features_is_called_missing(tmp_path):
-    with pytest.raises(UserError, match="domain.npy is missing. Copy the run again"):
+    with pytest.raises(UserError, match="domain.npy is missing. Copy .* so without --dataset"):
         FeatureDistance.load(tmp_path, 1.0)
 
 
@@ -279,6 +283,23 @@ def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
 
     assert "12 of 28 images are known to the detector" in format_results(found.values)
     assert result["domain"]["in_domain"]["value"] >= 0.8
+
+
+def test_calibrate_says_that_it_made_a_part_again(shared_run, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(shared_run[0].path, folder)
+    part = (folder / "domain.npy").read_bytes()
+    (folder / "domain.npy").unlink()
+
+    def calibrated(*args, **options):
+        (folder / "domain.npy").write_bytes(part)
+        run = open_run(folder)
+        return EvaluationResults(run, run.results, folder, folder / "report.html")
+
+    monkeypatch.setattr(tfdetect.api, "calibrate", calibrated)
+    for outcome in ("domain.npy written again", "unchanged"):
+        assert run_command(calibrate_main, [str(folder)]) == 0
+        assert f"{folder} ({outcome})" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):

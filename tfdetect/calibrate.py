@@ -84,9 +84,11 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
+    from tfdetect.core.array_files import calibrated_parts
     from tfdetect.core.open_run import open_run
 
-    before = open_run(args.run).info
+    before = open_run(args.run)
+    parts = calibrated_parts(before.path)
     results = api.calibrate(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         label=args.label, split=args.split, method=args.method, cost=args.cost,
@@ -102,7 +104,10 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.result_tables import format_results
 
     console.result(format_results(results.values))
-    done = "unchanged" if results.run.info == before else "changed, its exports rewritten"
+    new = [n for n, sum_ in calibrated_parts(results.run.path).items() if parts.get(n) != sum_]
+    done = f"{' and '.join(new)} written again" if new else "unchanged"
+    if results.run.info != before.info:
+        done = "changed, its exports rewritten"
     console.result(f"\nrun     {results.run.path} ({done})")
     console.result(f"report  {results.report}")
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import checksum
 from tfdetect.core.text import shell_command
 
 _SIGNATURES = (b"\x93NUMPY", b"PK\x03\x04")  # of .npy and .npz files
@@ -55,6 +56,13 @@ def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError
     if isinstance(error, OSError) and not is_missing:
         what = f"cannot be read: {error.strerror or error}"
     return UserError(
-        f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again with: "
+        f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again from "
+        f"the images that the run was trained on, so without --dataset: "
         f"{shell_command('calibrate', run)}"
     )
+
+
+def calibrated_parts(run: Path) -> dict[str, str]:
+    """Return the checksums of the files of a run that `calibrate` makes again, by name."""
+    names = ("domain.npy", "training_images.npy")
+    return {name: checksum(run / name) for name in names if (run / name).is_file()}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfdetect.core import console
+from tfdetect.core.array_files import calibrated_parts
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
@@ -64,7 +65,8 @@ def calibrate_finished_run(
         write_evaluation(found, folder)
         if folder != staged.path:
             write_source(folder, roots)
-        if found.run.info != run.info:
+        parts = calibrated_parts(staged.path)
+        if found.run.info != run.info or parts != calibrated_parts(run.path):
             write_info(found.run)
             if settings.dataset:
                 remeasure_calibrated(found.run, catalog.name, log)

@@ -309,9 +309,9 @@ def _sanity(found: Examination) -> Markup:
         html.text("Can the maps be trusted? As a test, each map was also made for a network that "
                   "has learned nothing: the detector with its learned weights shuffled. A map that "
                   "shows what the detector learned must differ from that one. The table says how "
-                  "similar the two are (rank correlation): about 0 if they have nothing in common, "
-                  f"1 if they mark the same regions. From {MAX_SANITY:g} on, the map shows what is "
-                  "in the image rather than what the detector learned."),
+                  "similar the two are (rank correlation): about 0 or less if they mark different "
+                  f"regions, 1 if they mark the same ones. From {MAX_SANITY:g} on, the map shows "
+                  "what is in the image rather than what the detector learned."),
         html.table(["map", "similarity"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
     )  # fmt: skip
 

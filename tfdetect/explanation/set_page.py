@@ -117,8 +117,8 @@ def _tests(found: ExplanationResult) -> Markup:
     return html.join(
         html.text("Correlation when shuffled: how similar each map is to that of a network that "
                   "has learned nothing, the same one with shuffled weights (rank correlation: 0 "
-                  "nothing in common, 1 the same regions). Near 1, the map shows the image and not "
-                  "what the detector learned (Adebayo et al., 2018).",
+                  "or less for different regions, 1 for the same ones). Near 1, the map shows the "
+                  "image and not what the detector learned (Adebayo et al., 2018).",
                   "Fall: how far the score for the verdict (as a logit, from which the probability "
                   "is computed) falls if the tenth of the image that the map marks most is painted "
                   "over, each patch with its mean color; beside it, the same with random patches. "

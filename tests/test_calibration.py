@@ -436,7 +436,7 @@ def test_settings_are_refused_before_anything_is_read():
     for wrong, words in (
         ({"prior": 2.0}, "A prior lies between"), ({"prior": "none"}, "A prior is a number"),
         ({"threshold": "fpr_2"}, "Did you mean 'fpr_"), ({"method": "plat"}, "Did you mean 'platt"),
-        ({"cost": 0.0}, "--cost must be above 0"), ({"empty_masks": 1.0}, "--empty-masks"),
+        ({"cost": 0.0}, "^cost must be above 0"), ({"empty_masks": 1.0}, "^empty_masks"),
         ({"abstention_error": 0.5}, "below 0.5"), ({"false_positive_rate": 1.0}, "below 1"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):

@@ -1,5 +1,6 @@
 """Prediction without TensorFlow gives what TensorFlow gives."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -15,7 +16,7 @@ from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.light import numpy_tiles, resample
-from tfdetect.light.onnx_detector import LightDetector
+from tfdetect.light.onnx_detector import LightDetector, light_detector
 from tfdetect.light.reencodings import COPIES, reencoded
 from tfdetect.models.inference import pool_tiles as pool_in_graph
 
@@ -116,6 +117,18 @@ def test_equalized_images_equal_the_graph(quality):
         image = photo(*shape)
         expected = equalize.equalize(tf.constant(image), settings).numpy()
         np.testing.assert_array_equal(resample.equalize(image, settings), expected)
+
+
+def test_a_damaged_export_is_warned_of_and_other_settings_are_not(tmp_path, capsys):
+    run = open_run(Path(__file__).parents[1] / "saved_models" / "cifake_small_resnet")
+    flips = replace(run, info=run.info.model_copy(update={"flips": True}))
+    assert light_detector(flips).mirrors and not capsys.readouterr().err
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
+    (tmp_path / "run/exports/detector.onnx").write_bytes(b"cut off")
+    assert light_detector(open_run(tmp_path / "run")) is None
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: TensorFlow predicts" in said and "detector.onnx cannot be read" in said
+    assert "Write it again with: python -m tfdetect.export" in said
 
 
 def test_an_export_of_another_detector_is_refused():

@@ -198,7 +198,10 @@ def test_a_name_that_is_taken_gets_a_number_and_that_is_said(tmp_path, capsys):
     assert new_run_path(tmp_path, "mine") == tmp_path / "mine" and not capsys.readouterr().err
     (tmp_path / "mine.partial").mkdir()
     assert new_run_path(tmp_path, "mine") == tmp_path / "mine-2"
-    assert "mine was begun and can be continued (--resume); the new run" in capsys.readouterr().err
+    assert (
+        "mine was begun and can be continued (--resume), so this run is written to "
+        in capsys.readouterr().err
+    )
 
 
 def test_logits_are_finite_and_invertible():

@@ -147,7 +147,8 @@ def prepare_training(
             path = find_unfinished(user_path(output), plan.experiment, name)
         else:
             wanted = plan.experiment.name if name is None else name
-            path = new_run_path(user_path(output), wanted, log)
+            said = log if name is None else console.warn
+            path = new_run_path(user_path(output), wanted, said)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     import_tensorflow()  # what follows takes seconds to import, so mistakes are said before
@@ -225,7 +226,8 @@ def ensemble(
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
         )
-    path = new_run_path(user_path(output), "ensemble" if name is None else name, log)
+    said = log if name is None else console.warn
+    path = new_run_path(user_path(output), "ensemble" if name is None else name, said)
     check_writable(path.parent)
 
     from tfdetect.fusion.fusion_data import find_fusion_data
@@ -269,7 +271,8 @@ def convert(
     from tfdetect.core.load_experiment import load_model, override
 
     experiment = override(load_model(model), override_texts(overrides))
-    path = new_run_path(user_path(output), f"{model}_published" if name is None else name)
+    said = console.log if name is None else console.warn
+    path = new_run_path(user_path(output), f"{model}_published" if name is None else name, said)
     check_writable(user_path(output))
     import_tensorflow()
     from tfdetect.models.convert_run import convert_run

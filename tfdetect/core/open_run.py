@@ -161,7 +161,7 @@ def new_run_path(output: Path, name: str, log: console.Log = console.log) -> Pat
             if number > 1:
                 first = output / name
                 why = "exists" if exists(first) else "was begun and can be continued (--resume)"
-                log(f"{shown(first)} {why}; the new run is {path.name}")
+                log(f"{shown(first)} {why}, so this run is written to {shown(path)}")
             return path
         number += 1
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdetect.core import console
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import checksum
@@ -20,10 +21,15 @@ from tfdetect.light.numpy_tiles import by_tiles, pool_tiles
 from tfdetect.light.resample import resize, restore
 
 
+class DamagedExport(UserError):
+    """An ONNX export that is damaged, or not of the run that it is in."""
+
+
 def light_detector(run: Run) -> "LightDetector | None":
     """Return the detector of a run's ONNX export, or None if TensorFlow has to do its work.
 
     The export has the run's windows and flips in its graph, so other settings may need TensorFlow.
+    A damaged export is warned of.
 
     Raises:
         UserError: the export cannot do what is asked for, and TensorFlow is not installed.
@@ -34,6 +40,9 @@ def light_detector(run: Run) -> "LightDetector | None":
         return None
     try:
         return LightDetector(run)
+    except DamagedExport as error:
+        console.warn(f"TensorFlow predicts, with model.keras, because {error}")
+        return None
     except (UserError, ImportError):
         return None
 
@@ -106,13 +115,13 @@ class LightDetector:
             digests = _digests(self._session)
         except Exception as error:  # ONNX Runtime has its own kinds
             reason = first_line(error)[:200]
-            raise UserError(
+            raise DamagedExport(
                 f"{path} cannot be read: {reason}. Write it again with: {_export_command(run)}"
             ) from error
         self.shared_files = [path.with_name(name) for name in digests]
         for file, digest in zip(self.shared_files, digests.values()):
             if not file.is_file() or checksum(file) != digest:
-                raise UserError(
+                raise DamagedExport(
                     f"{path} has weights in {file.name}, which is damaged or not the file that it "
                     f"was written with. Copy both again, or write it with: {_export_command(run)}"
                 )
@@ -132,7 +141,7 @@ class LightDetector:
         lacks_features = run.info.domain is not None and "features" not in self._outputs
         other_masks = run.predicts_masks != ("mask" in self._outputs)
         if exported.class_names != run.class_names or not same or lacks_features or other_masks:
-            raise UserError(
+            raise DamagedExport(
                 f"{self.path} is not of this detector. Write it again with: {_export_command(run)}"
             )
         crops = [(a.crops, b.crops) for a, b in zip(run.views, exported.views)]

@@ -144,7 +144,7 @@ def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
     said = format_matrix(values)
     assert said.startswith("balanced accuracy") and "\naccuracy" not in said
     assert "Each generator has 60 authentic and 30 fake test images. Balanced accuracy is" in said
-    assert "1 of 4 results may be those of guesses" in said
+    assert "better than guessing: 1 of 4 results. These" in said
     assert said.count("] ~") == 2  # in both tables
     write_report(values, tmp_path)
     rows = list(csv.DictReader((tmp_path / "matrix.csv").read_text().splitlines()))
@@ -153,7 +153,7 @@ def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
     }
     assert marked == {("a", "b")} and {row["fakes"] for row in rows} == {"30"}
     page = (tmp_path / "matrix.html").read_text()
-    assert "Framed: generator in training. ~: may be guessing." in page
+    assert "Framed: generator in training. ~: not shown to be better than guessing." in page
     assert page.index("Balanced accuracy</h3>") < page.index(">Accuracy</h3>")
     # None has learned.
     values = matrix_of({"a": {"a": nothing, "b": finds}, "b": {"a": finds, "b": nothing}}, 60, 30)

@@ -87,7 +87,7 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     assert run_command(compare_command, [str(one), str(other)]) == 0
     shown = capsys.readouterr().out
     assert "one - other" in shown and "] *" in shown
-    assert "warning: other may be guessing: the 95% interval of the AUC" in shown
+    assert "warning: not shown to be better than guessing: other. The 95%" in shown
     for wrong, words in (
         ([str(one)], "at least two different runs"),
         ([str(one), str(one)], "at least two different runs"),

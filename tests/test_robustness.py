@@ -195,7 +195,10 @@ def test_unequal_classes_and_guesses_are_shown_as_such():
         "none": result(0.7, 0.8, 0.9), "blur:1": result(0.667, 0.5, 0.5)}}  # fmt: skip
     said = format_robustness(found)
     assert "balanced accuracy" in said and "0.800" in said and "0.667" not in said
-    assert "warning: The detector may be guessing" in said and said.endswith("on: blur:1.")
+    assert (
+        "warning: The detector is not shown to be better than guessing" in said
+        and said.endswith("on: blur:1.")
+    )
     one_class = {"none": result(0.7, None, None), "blur:1": result(0.6, None, None)}
     said = format_robustness({**found, "degradations": one_class})
     assert "0.600" in said and "balanced" not in said and "guessing" not in said

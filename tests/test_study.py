@@ -147,7 +147,7 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
     assert found["fit"]["exponent"]["value"] > 0.3
     assert [point["may_be_chance"] for point in found["points"]] == [True, False, False]
     [remark] = found["remarks"]  # and no word on seeds, as there are two
-    assert "may be guesses (~), at 1 of 3 sizes" in remark
+    assert "0.5 or more: 1 of 3 sizes" in remark
     assert all(parameter["low"] >= 0 for parameter in found["fit"].values())
     write_curve(found, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()

@@ -328,8 +328,8 @@ def format_compared_runs(found: RunsCompared) -> str:
     guesses = [name for name, m in found["runs"].items() if "auc" in m and may_be_chance(m["auc"])]
     if guesses:
         parts.append(
-            f"warning: {listed(guesses, len(guesses))} may be guessing: the 95% interval of the "
-            "AUC reaches 0.5 or less."
+            f"warning: not shown to be better than guessing: {listed(guesses, len(guesses))}. The "
+            "95% interval of the AUC reaches 0.5 or less."
         )
     return "\n\n".join(parts)
 

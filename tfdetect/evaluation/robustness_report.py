@@ -142,7 +142,7 @@ def accuracy_shown(found: RobustnessResult) -> str:
 
 
 def guesses(found: RobustnessResult) -> list[str]:
-    """Return the sentence that names what leaves a detector that may be guessing, if anything."""
+    """Return the sentence that names on what the detector may be no better than guesses, if anything."""
     names = [
         name for name, each in found["degradations"].items()
         if "auc" in each["metrics"] and may_be_chance(each["metrics"]["auc"])
@@ -151,8 +151,8 @@ def guesses(found: RobustnessResult) -> list[str]:
         return []
     named = listed(["unchanged images" if n == UNDEGRADED else n for n in names], len(names))
     return [
-        "The detector may be guessing (the 95% interval of the AUC reaches 0.5 or less) on: "
-        f"{named}."
+        "The detector is not shown to be better than guessing (the 95% interval of the AUC reaches "
+        f"0.5 or less) on: {named}."
     ]
 
 

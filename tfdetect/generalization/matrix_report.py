@@ -75,7 +75,10 @@ def _marks(values: MatrixResult) -> str:
     """Return what the marks of a table mean."""
     text = f"*: {_marked(values)[1]}."
     if any(cell["may_be_chance"] for cell in _every_cell(values)):
-        text += f" {GUESSING}: may be guessing (the 95% interval of the AUC reaches 0.5 or less)."
+        text += (
+            f" {GUESSING}: not shown to be better than guessing (the 95% interval of the AUC reaches "
+            "0.5 or less)."
+        )
     return text
 
 
@@ -111,7 +114,7 @@ def _none_learned(values: MatrixResult) -> bool:
 
 
 def _chance_sentence(values: MatrixResult) -> str:
-    """Return how many results may be those of guesses; "" if none may."""
+    """Return how many results are not shown to be better than guesses; "" if all are."""
     cells, word = _every_cell(values), domain_word(values["by"])
     guesses = sum(cell["may_be_chance"] for cell in cells)
     if _none_learned(values):
@@ -119,7 +122,10 @@ def _chance_sentence(values: MatrixResult) -> str:
         return none_learned("detector", why)
     if not guesses:
         return ""
-    return f"{guesses} of {len(cells)} results may be those of guesses, so they cannot be ranked."
+    return (
+        f"Not shown to be better than guessing: {guesses} of {len(cells)} results. These cannot be "
+        "ranked."
+    )
 
 
 def write_report(values: MatrixResult, folder: Path, published: str | None = None) -> None:
@@ -360,7 +366,9 @@ def _heat_map(values: MatrixResult, metric: str) -> Figure:
 def _legend(values: MatrixResult, metric: str) -> str:
     """Return what the marks in the heat map of a metric mean."""
     guesses = any(_may_be_chance(cell, metric) for cell in _every_cell(values))
-    return f"Framed: {_marked(values)[1]}." + (f" {GUESSING}: may be guessing." if guesses else "")
+    return f"Framed: {_marked(values)[1]}." + (
+        f" {GUESSING}: not shown to be better than guessing." if guesses else ""
+    )
 
 
 def _frame(x: int, y: int) -> Rectangle:

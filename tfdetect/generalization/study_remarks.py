@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tfdetect.core.text import listed
 from tfdetect.generalization.study_results import CurvePoint, VariantResult
 
-GUESSING = "~"  # marks what may be guessing, in tables
+GUESSING = "~"  # marks what may be no better than guesses, in tables
 _ONE_SEED = (
     "One seed: each {what} was trained once. Intervals cover test images only, not the randomness "
     "of training, so another seed may {change}; --seeds 3 shows how much."
@@ -17,7 +17,7 @@ _NONE = (
 
 
 def none_learned(what: str, why: str) -> str:
-    """Return that all results may be those of guesses: a title, and after a colon the reason."""
+    """Return that no result is shown to be better than guesses: a title, and after a colon the reason."""
     return _NONE.format(what=what, why=why)
 
 
@@ -30,8 +30,8 @@ def variants_remarks(variants: Sequence[VariantResult]) -> list[str]:
         found.append(f"{none_learned('variant', why)} The differences mean nothing.")
     elif guesses:
         found.append(
-            "The 95% interval of the AUC reaches 0.5 or less, so that the detector may be guessing "
-            f"({GUESSING}), for {listed(guesses, most=len(guesses))}."
+            f"Not shown to be better than guessing ({GUESSING}), because the 95% interval of the "
+            f"AUC reaches 0.5 or less: {listed(guesses, most=len(guesses))}."
         )
     if all(len(variant["runs"]) == 1 for variant in variants):
         found.append(_ONE_SEED.format(what="variant", change="change or reverse a difference"))
@@ -52,8 +52,8 @@ def curve_remarks(points: Sequence[CurvePoint], fitted: bool) -> list[str]:
         found.append(f"{none_learned('training', why)} The curve means nothing.")
     elif any(guesses):
         found.append(
-            "The 95% interval of the error reaches 0.5 or more, so that the verdicts may be "
-            f"guesses ({GUESSING}), at {sum(guesses)} of {len(points)} sizes."
+            f"Not shown to be better than guessing ({GUESSING}), because the 95% interval of the "
+            f"error reaches 0.5 or more: {sum(guesses)} of {len(points)} sizes."
             + (" The power law rests on these sizes, too." if fitted else "")
         )
     if all(len(point["seeds"]) == 1 for point in points):

@@ -142,7 +142,7 @@ def accuracy_shown(found: RobustnessResult) -> str:
 
 
 def guesses(found: RobustnessResult) -> list[str]:
-    """Return the sentence that names on what the detector may be no better than guesses, if anything."""
+    """Return on what the detector is not shown to be better than guessing, if on anything."""
     names = [
         name for name, each in found["degradations"].items()
         if "auc" in each["metrics"] and may_be_chance(each["metrics"]["auc"])

@@ -310,7 +310,7 @@ def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
 
 
 def _verdict(first: "_SplitReport") -> html.Verdict | None:
-    """Return that the detector may be guessing, where its AUC says so; figures say the rest."""
+    """Return that guesses may be as good, where the AUC says so; figures say the rest."""
     found = guesses(first.result)
     if not found:
         return None

@@ -110,7 +110,7 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
 
 
 def _guessing(values: FusionResult, split: str) -> html.Verdict | None:
-    """Return the verdict that guesses may be as good as the fusion; None if its AUC is above that."""
+    """Return the verdict that guesses may be as good as the fusion; None if its AUC says more."""
     auc = _compared(values, split)[0]["auc"]
     if not may_be_chance(auc):
         return None

@@ -37,6 +37,7 @@ _HIDDEN_MASKS = (
 )
 _WIDEST = 6  # columns that intervals in the terminal have room for
 _BESIDE = 4  # columns of maps that are read on a small screen as a whole
+_GUESSES = f"{GUESSING}: not shown to be better than guessing"
 _MOST_INTERVALS = 8  # columns with intervals that fit into a page's width
 _KINDS: dict[Kind, str] = {"in_training": "in training", "unseen": "unseen"}
 
@@ -75,10 +76,7 @@ def _marks(values: MatrixResult) -> str:
     """Return what the marks of a table mean."""
     text = f"*: {_marked(values)[1]}."
     if any(cell["may_be_chance"] for cell in _every_cell(values)):
-        text += (
-            f" {GUESSING}: not shown to be better than guessing (the 95% interval of the AUC reaches "
-            "0.5 or less)."
-        )
+        text += f" {_GUESSES} (the 95% interval of the AUC reaches 0.5 or less)."
     return text
 
 
@@ -366,9 +364,7 @@ def _heat_map(values: MatrixResult, metric: str) -> Figure:
 def _legend(values: MatrixResult, metric: str) -> str:
     """Return what the marks in the heat map of a metric mean."""
     guesses = any(_may_be_chance(cell, metric) for cell in _every_cell(values))
-    return f"Framed: {_marked(values)[1]}." + (
-        f" {GUESSING}: not shown to be better than guessing." if guesses else ""
-    )
+    return f"Framed: {_marked(values)[1]}." + (f" {_GUESSES}." if guesses else "")
 
 
 def _frame(x: int, y: int) -> Rectangle:

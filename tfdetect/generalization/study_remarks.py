@@ -17,7 +17,7 @@ _NONE = (
 
 
 def none_learned(what: str, why: str) -> str:
-    """Return that no result is shown to be better than guesses: a title, and after a colon the reason."""
+    """Return that nothing is shown to be better than guesses: a title, a colon and the reason."""
     return _NONE.format(what=what, why=why)
 
 

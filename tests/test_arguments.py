@@ -34,6 +34,10 @@ SIZE = {"image_size": 32}
         (tfdetect.create_detector, ["small_resnet", True], {}, "image_size is a whole number"),
         (tfdetect.evaluate, ["x"], {"batch_size": 0}, "batch_size is at least 1"),
         (tfdetect.evaluate, ["x"], {"batch_size": True}, "batch_size is a whole number"),
+        (tfdetect.evidence, [None], {}, "images is text or a path. Received: None"),
+        (tfdetect.evidence, ["x"], {"max_pixels": 0}, "max_pixels is at least 1"),
+        (tfdetect.calibrate, ["x"], {"threshold": 7}, "lies between 0 and 1. Received: 7"),
+        (tfdetect.load(SHIPPED).predict, [3], {}, "Image 1 is of type int. Give a path"),
         (tfdetect.compare, [3], {}, "runs is a run, its folder, name or address. Received: 3"),
         (tfdetect.export, ["x", 3], {}, "formats is text. Received: 3"),
         (tfdetect.export, ["x"], {"formats": ["onnx", None]}, "formats is text. Received: None"),
@@ -109,6 +113,9 @@ def test_predictions_are_not_written_where_nothing_can_be(tmp_path):
     found = tfdetect.load(SHIPPED).predict(tmp_path / "a.png")
     with pytest.raises(UserError, match="Cannot write to /proc: .* choose another folder.$"):
         found.write("/proc/x.csv")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(UserError, match="d.csv: it is a folder. Name a file"):
+        found.write(tmp_path / "d.csv")
 
 
 def test_a_wrong_type_is_a_type_error_too():

@@ -52,6 +52,7 @@ _OPTION = re.compile(r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|--(?P<option>[a-
 _OF_OPTIONS = {"from": "from_run", "set": "overrides"}  # arguments that are called otherwise
 _AT_LEAST_1 = {
     "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",
+    "max_pixels",
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
             if name in allowed:
                 bound.arguments[name] = value = _plain_number(value)
                 _check_argument(what, value, allowed[name])
-            if name in lists and value is not None:
+            if name in lists and (value is not None or "None" not in annotations[name]):
                 bound.arguments[name] = _several(what, value, **lists[name].groupdict())
             if name in _AT_LEAST_1 and value is not None and value < 1:
                 raise UserError(f"{name} is at least 1. Received: {value}.")

@@ -157,7 +157,7 @@ def _from_array(image: Any, number: int) -> PIL.Image.Image:
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    if pixels.dtype.kind not in "biuf":
+    if pixels.dtype.kind not in "biuf" or pixels.ndim == 0:  # a number is no image
         raise UserError(
             f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image, an "
             "array of pixels or the bytes of a file."

@@ -70,6 +70,9 @@ class CalibrationSettings:
             raise unknown("calibration method", self.method, METHODS)
         if isinstance(self.threshold, str) and self.threshold not in POINTS:
             raise unknown("operating point", self.threshold, POINTS)
+        number = None if isinstance(self.threshold, str) else self.threshold
+        if number is not None and not 0 <= number <= 1:  # before minutes of prediction
+            raise UserError(f"A threshold of P(fake) lies between 0 and 1. Received: {number}.")
         if self.threshold == "cost" and self.cost is None:
             raise UserError(
                 "The threshold of lowest cost needs the cost of a false positive (--cost)."

@@ -42,6 +42,8 @@ def check_output(path: Path, flag: str | None = "--output") -> None:
                         "nothing more.")  # fmt: skip
     if not path.parent.is_dir() and address_of(path) is None:
         raise UserError(f"Cannot write {path}: there is no directory {path.parent}.")
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder. Name a file.")
     check_writable(path.parent, flag)
 
 

@@ -98,6 +98,17 @@ def test_impossible_detectors_are_refused_before_anything_is_allocated(options, 
         tfdetect.create_detector("small_resnet", **options)
 
 
+def test_a_detector_larger_than_the_memory_is_refused_plainly(monkeypatch):
+    import tensorflow as tf
+
+    def build(experiment, classes):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("tfdetect.models.detector.build_detector", build)
+    with pytest.raises(UserError, match="does not fit into the memory that is free"):
+        tfdetect.create_detector("small_resnet", **SIZE)
+
+
 def test_unknown_metrics_and_splits_are_named():
     run = tfdetect.load(SHIPPED).run
     with pytest.raises(KeyError, match="Unknown metric 'auk'. Did you mean 'auc'"):

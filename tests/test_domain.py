@@ -114,7 +114,7 @@ def test_a_damaged_file_of_features_gets_one_message(tmp_path, data):
 
 
 def test_a_missing_file_of_features_is_called_missing(tmp_path):
-    with pytest.raises(UserError, match="domain.npy is missing. Copy .* so without --dataset"):
+    with pytest.raises(UserError, match="domain.npy is missing. Copy .*, not from others"):
         FeatureDistance.load(tmp_path, 1.0)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.api.arguments import Overrides, checked, override_texts, plain
 from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
 from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.run_command import lacks_memory
 
 if TYPE_CHECKING:
     import keras
@@ -69,7 +70,7 @@ def create_detector(
         [B, 1 or classes], and with a mask head "mask", logits float32 [B, H, W, 1].
 
     Raises:
-        UserError: an unknown name, or an illegal size or value.
+        UserError: an unknown name, an illegal size or value, or not enough memory.
     """
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.load_experiment import load_model, override
@@ -91,7 +92,15 @@ def create_detector(
     import_tensorflow()
     from tfdetect.models.detector import build_detector
 
-    return build_detector(experiment, classes)
+    try:
+        return build_detector(experiment, classes)
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError(
+            "This detector does not fit into the memory that is free. Take a smaller backbone or "
+            "image_size, or other options of the model."
+        ) from error
 
 
 def _checked_size(image_size: Any) -> int | list[int]:

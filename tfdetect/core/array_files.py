@@ -57,7 +57,7 @@ def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError
         what = f"cannot be read: {error.strerror or error}"
     return UserError(
         f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again from "
-        f"the images that the run was trained on, so without --dataset: "
+        f"the images that the run was trained on, not from others: "
         f"{shell_command('calibrate', run)}"
     )
 

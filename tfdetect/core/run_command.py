@@ -91,7 +91,7 @@ def explanation_of(error: Exception) -> str | None:
             f"{reason}. What was finished before is unchanged. {_way_out(reason)}, or choose "
             f"another folder{_of_caches(reason)}, and run the command again."
         )
-    if _lacks_memory(error):
+    if lacks_memory(error):
         return (
             "There is not enough memory for this on the GPU (or, without one, in the machine). "
             "Other programs may hold it: nvidia-smi lists those on a GPU. Take smaller images "
@@ -145,7 +145,7 @@ def _failed(message: str) -> int:
 _NO_GPU_MEMORY = ("out of memory", "Dst tensor is not initialized")
 
 
-def _lacks_memory(error: Exception) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Return whether TensorFlow, if it is imported, could not allocate memory."""
     if (tf := sys.modules.get("tensorflow")) is None:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,12 @@ from tfdetect.train import main as train_main
 
 SHIPPED = Path(__file__).parent.parent / "saved_models/cifake_small_resnet"
 SIZE = {"image_size": 32}
+
+
+def closed_file():
+    file = io.BytesIO()
+    file.close()
+    return file
 
 
 @pytest.mark.parametrize(
@@ -38,6 +45,10 @@ SIZE = {"image_size": 32}
         (tfdetect.evidence, ["x"], {"max_pixels": 0}, "max_pixels is at least 1"),
         (tfdetect.calibrate, ["x"], {"threshold": 7}, "lies between 0 and 1. Received: 7"),
         (tfdetect.load(SHIPPED).predict, [3], {}, "Image 1 is of type int. Give a path"),
+        (tfdetect.evaluate, ["x"], {"log": None}, "log is a function. Received: None"),
+        (tfdetect.load(SHIPPED).predict, ["x"], {"on_stop": 3}, "on_stop is a function or None"),
+        (tfdetect.load(SHIPPED).predict, ["x"], {"pages": "/proc/x"}, "another folder with pages"),
+        (tfdetect.load(SHIPPED).predict, [closed_file()], {}, "open file: .* closed file"),
         (tfdetect.compare, [3], {}, "runs is a run, its folder, name or address. Received: 3"),
         (tfdetect.export, ["x", 3], {}, "formats is text. Received: 3"),
         (tfdetect.export, ["x"], {"formats": ["onnx", None]}, "formats is text. Received: None"),

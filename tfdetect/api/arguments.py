@@ -42,6 +42,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "float": ((Real,), "a number"),
     "str": ((str,), "text"),
     "Path": ((Path,), "a path"),
+    "Callable": ((Callable,), "a function"),  # type: ignore[dict-item]
     "RunLike": ((str, Path, Run), "a run, its folder, name or address"),
     "Overrides": ((str, Mapping, Iterable), 'a mapping such as {"training.epochs": 5}'),
 }
@@ -49,7 +50,11 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
 # An option in a message. A command line, up to its end, and --set KEY=VALUE stay.
 _OPTION = re.compile(r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|--(?P<option>[a-z]+(?:-[a-z]+)*)")
-_OF_OPTIONS = {"from": "from_run", "set": "overrides"}  # arguments that are called otherwise
+_OF_OPTIONS = {
+    "from": "from_run",
+    "set": "overrides",
+    "explain": "pages",
+}  # arguments that are called otherwise
 _AT_LEAST_1 = {
     "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",
     "max_pixels",
@@ -119,7 +124,10 @@ def _by_arguments(message: Any, names: Sequence[str]) -> Any:
 
 def _known_kinds(annotation: str) -> list[str]:
     """Return the names of types in an annotation; none if one of them is not checked."""
-    kinds = [kind.strip() for kind in annotation.split("|")]
+    kinds = [
+        "Callable" if kind.strip().startswith(("Callable[", "console.Log")) else kind.strip()
+        for kind in annotation.split("|")
+    ]
     return kinds if all(kind in _TYPES for kind in kinds) else []
 
 

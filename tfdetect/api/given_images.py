@@ -102,13 +102,16 @@ def _encoded(image: Any) -> bytes | None:
     """Return the bytes of an encoded image, also of an open binary file; None of other kinds.
 
     Raises:
-        UserError: the file was opened as text.
+        UserError: the file was opened as text, or not for reading, or is closed.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if not isinstance(image, io.IOBase):
         return None
-    content = image.read()
+    try:
+        content = image.read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"An image cannot be read from an open file: {error}.") from error
     if not isinstance(content, bytes):
         raise UserError("An image is read from a file that was opened with mode 'rb', not as text.")
     return content

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +46,7 @@ from tfdetect.evaluation.operating_points import (
     choose_threshold,
     operating_points,
 )
-from tfdetect.evaluation.prediction_columns import recalibrate, uncalibrated
+from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate, uncalibrated
 from tfdetect.evaluation.run_description import band_chosen_on, threshold_sentence
 from tfdetect.models.inference import calibrated
 from tfdetect.models.saved_model import run_signature
@@ -303,6 +304,25 @@ def test_p_fake_assumes_that_half_of_the_images_are_fake(calibrated_run):
     assert run.threshold == run.info.operating_points["balanced"].threshold
     # Few authentic images no longer make everything fake.
     assert abs((p[~fake] >= own.threshold).mean() - (1 - (p[fake] >= own.threshold).mean())) < 0.1
+
+
+def test_the_calibration_of_a_very_certain_detector_is_fitted_to_its_own_logits(calibrated_run):
+    sure, fake, _ = images_of(1000, scale=1.0, shift=0.0)
+    run = calibrate_run(
+        uncalibrated(calibrated_run[0]), catalog_rows(fake), raw_table(20 * sure),
+        CalibrationSettings(method="temperature"), log=lambda text: None,
+    )  # fmt: skip
+    found = run.info.calibration
+    logits = np.clip(20 * sure, -85, 85)  # float32 ends there
+    told = calibration.log_loss(apply_calibration(found, logits), fake)
+    assert found.log_loss[1] == pytest.approx(told, abs=0.01)
+    assert found.scale == pytest.approx(1 / calibration.fit_temperature(logits, fake), rel=0.1)
+
+
+def test_a_few_very_certain_images_do_not_decide_the_calibration():
+    logits = np.concatenate([np.linspace(-5, 5, 98), [40, -85]])
+    clipped = raw_logits(raw_table(logits), SimpleNamespace(class_names=["real", "fake"]))
+    np.testing.assert_allclose(clipped, np.clip(logits, -16.118, 16.118), atol=1e-3)
 
 
 def test_a_prior_moves_probabilities_and_no_verdict(calibrated_run):

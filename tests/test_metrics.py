@@ -198,6 +198,8 @@ def test_intervals_of_fractions_and_means():
     values = np.random.default_rng(0).normal(1, 1, 200)
     mean = mean_interval(values)
     assert mean["high"] - mean["low"] == pytest.approx(3.92 / np.sqrt(200), rel=0.15)
+    wrong = binary_intervals(np.arange(40) < 20, np.full(40, 0.95), prior=0.5)["log_loss"]
+    assert 1.4 < wrong["low"] < wrong["value"] < wrong["high"] < 2  # of a loss above 1
     same = bootstrap(lambda w: {"d": 0.0}, 30, bounded=False)["d"]  # of two perfect detectors
     assert same["low"] < 0 < same["high"]
 

@@ -6,7 +6,7 @@ images have Wilson's interval, everything else resamples the images (bootstrap).
 intervals contain the truth is tested by simulation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     bounded: bool = True,
     counts: Mapping[K, int] | None = None,
+    losses: Collection[K] = (),
 ) -> dict[K, Interval]:
     """Evaluate metrics on all images and on resamples of them.
 
@@ -158,6 +159,7 @@ def bootstrap(
         bounded: whether the values lie between 0 and 1. Then one that is 0 or 1, or the same in
             all resamples, has at least the interval of a fraction of so many images.
         counts: how many images a metric depends on, where these are not all.
+        losses: names of metrics that are at least 0 and may be larger than 1.
     """
     point = metrics(np.ones(count))
     rows = _resampled(metrics, count, seed, resamples)
@@ -166,10 +168,11 @@ def bootstrap(
         number = count if counts is None else counts.get(name, count)
         low, high = _percentiles(rows[name], value, number)
         same = high - low < _ROUNDING
-        if same and not bounded:
+        if same and (name in losses or not bounded):
             reach = wilson(0.0, number)[1]
             low, high = value - reach, value + reach
-        elif bounded and (same or value in (0.0, 1.0)):
+            low = max(0.0, low) if name in losses else low
+        elif bounded and name not in losses and (same or value in (0.0, 1.0)):
             ends = wilson(value, number)
             low, high = min(low, ends[0]), max(high, ends[1])
         found[name] = interval(value, low, high)
@@ -215,7 +218,7 @@ def binary_intervals(
         values = metrics(weights)
         return {name: values[name] for name in names or values}
 
-    found = bootstrap(wanted, count, seed, resamples)
+    found = bootstrap(wanted, count, seed, resamples, losses=("log_loss",))
     if count == 1:
         return found
     smallest = min(fake.sum(), (~fake).sum())

@@ -12,7 +12,7 @@ from tfdetect.core import console
 from tfdetect.core.columns import Column, Table, with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.feature_distance import FeatureDistance
-from tfdetect.core.probability import EPSILON
+from tfdetect.core.probability import EPSILON, SMALLEST
 from tfdetect.core.process import Terminated, stopped_by
 from tfdetect.core.run import Run
 from tfdetect.core.text import counted
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 NOT_A_NUMBER = (
     "the detector's output is NaN (not a number): it diverged, or its weights are damaged"
 )
+_USUAL = 0.95  # fraction of logits that are not clipped to fit a calibration
 _CPU_PIXELS = 8 * 224 * 224  # of a batch
 
 
@@ -281,12 +282,16 @@ def uncalibrated(run: Run) -> Run:
 def raw_logits(table: "pa.Table", run: Run) -> np.ndarray:
     """Return the logits of P(fake) in predictions of a run without calibration, float64 [n].
 
-    They are clipped to 16, so that a few certain images do not decide what is fitted to them.
+    They are clipped to 16, or to what 95% of them do not exceed, so that a few certain images do
+    not decide what is fitted to them, and many do.
     """
     raw, _ = _class_probabilities(table, run)
     fake, authentic = raw[:, 1:].sum(axis=1), raw[:, 0]
-    fake, authentic = (np.clip(p.astype(np.float64), EPSILON, 1) for p in (fake, authentic))
-    return np.log(fake) - np.log(authentic)
+    fake, authentic = (np.clip(p.astype(np.float64), SMALLEST, 1) for p in (fake, authentic))
+    logits = np.log(fake) - np.log(authentic)
+    sizes = np.append(np.abs(logits[~np.isnan(logits)]), 0)
+    most = max(-np.log(EPSILON), np.quantile(sizes, _USUAL))
+    return np.clip(logits, -most, most)
 
 
 def _class_probabilities(table: "pa.Table", run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,11 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import OPTIONS, run_at, write_images
@@ -31,6 +33,7 @@ from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.evaluation.fit_domain import with_limit
 from tfdetect.models.detector import build_detector
 from tfdetect.models.feature_outputs import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
@@ -63,6 +66,13 @@ def test_few_and_many_images_are_looked_up_alike():
     assert many.tolist() == [True, True, False] * 100
     assert hashes.contain(images[:5]).tolist() == many[:5].tolist()
     assert hashes.contain(images[:0]).shape == (0,)
+
+
+def test_features_that_are_the_same_for_all_images_have_no_limit():
+    said, table = [], pa.table({"feature_distance": np.zeros(30, np.float32)})
+    run = SimpleNamespace(info=SimpleNamespace(domain=True), with_info=lambda **changes: changes)
+    assert with_limit(run, table, said.append) == {"domain": None}
+    assert "the same for all images" in said[0]
 
 
 def test_few_images_have_no_limit():

@@ -70,6 +70,12 @@ def with_limit(run: Run, table: pa.Table, log: console.Log) -> Run:
         )
         return run.with_info(domain=None)
     limit, rate = chosen
+    if limit <= 0:
+        log(
+            "domain: the detector's features are the same for all images, so they do not tell "
+            "unlike images; it may have diverged"
+        )
+        return run.with_info(domain=None)
     log(
         "domain: an image is called unlike the training images if the distance of its features "
         f"from theirs is more than {limit:.3f} (about 1 for themselves); this happens to "

@@ -58,7 +58,7 @@ def test_changes_are_counted():
 
 @pytest.mark.parametrize(
     ("low", "value", "high", "words"),
-    [(0.4, 0.5, 0.6, "not to be distinguished from guessing"), (0.2, 0.3, 0.4, "worse than"),
+    [(0.4, 0.5, 0.6, "not shown to be better than guessing"), (0.2, 0.3, 0.4, "worse than"),
      (0.51, 0.6, 0.7, None), (None, 0.5, None, None)],
 )  # fmt: skip
 def test_a_detector_that_guesses_is_warned_of(low, value, high, words):

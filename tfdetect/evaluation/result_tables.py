@@ -392,7 +392,7 @@ def guesses(result: SplitResult) -> list[str]:
             "no threshold and no calibration make verdicts on such images right."
         ]
     return [
-        f"{found}: not to be distinguished from guessing (0.5). The detector does not tell such "
+        f"{found}: not shown to be better than guessing (0.5). The detector does not tell such "
         "images apart, or there are too few of them to say."
     ]
 

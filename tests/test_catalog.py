@@ -16,6 +16,7 @@ from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.data import inspection
 from tfdetect.data.build_catalog import build_catalog
+from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.folds import fold
 from tfdetect.data.splits import Carved, carve, group_fraction, join_copies
 
@@ -264,3 +265,12 @@ def test_the_fingerprint_does_not_depend_on_how_the_table_is_parted(folder_datas
     parted = dataclasses.replace(found, table=pa.concat_tables(parts))
     assert parted.table["hash"].num_chunks > found.table["hash"].num_chunks
     assert parted.fingerprint() == found.fingerprint()
+
+
+def test_one_image_of_each_class_is_refused_with_what_to_do(tmp_path):
+    for name, fake in (("real", 0), ("fake", 1)):
+        write_images(tmp_path / name, 1, fake)
+    spec, _ = load_spec(str(tmp_path))
+    catalog = build_catalog(spec, {spec.name: tmp_path}, progress=False)
+    with pytest.raises(UserError, match=r"has no image of class .*Add images of each class"):
+        check_trainable(spec, catalog)

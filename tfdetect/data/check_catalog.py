@@ -66,7 +66,9 @@ def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str = "") -> N
             raise UserError(
                 f"The {split} split of {spec.name!r} has no image of class "
                 f"{', '.join(map(repr, empty))} in "
-                f"{', '.join(map(str, catalog.roots.values()))}. There are: {counts_text(counts)}."
+                f"{', '.join(map(str, catalog.roots.values()))}. There are: {counts_text(counts)}. "
+                "Add images of each class: where no folder names a split, a few of each class may "
+                "all fall into one."
             )
     first, *fakes = (counts["validation"][name] for name in spec.class_names)
     if monitor == "auc" and not (first and any(fakes)):

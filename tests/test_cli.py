@@ -393,3 +393,21 @@ def test_a_cache_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch, 
         assert str(refused) in text and ("TFDETECT_CACHE=FOLDER" in text) == told
     monkeypatch.setenv("TFDETECT_CACHE", "s3://bucket/cache")
     assert explanation_of(PermissionError(errno.EACCES, "denied", "/somewhere"))
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "Free space on the disk ("),
+        (errno.EDQUOT, "Free space on the disk ("),
+        (errno.EFBIG, "Raise the limit on the size of a file (ulimit -f), or"),
+        (errno.ENAMETOOLONG, "Shorten the name, or"),
+        (errno.EIO, "Check the disk and its connection, or"),
+        (errno.EROFS, "Allow access to {path}, or"),
+        (errno.EPERM, "Allow access to {path}, or"),
+    ],
+)
+def test_what_to_do_fits_what_the_disk_refused(tmp_path, number, way_out):
+    path = tmp_path / "report.html"
+    text = explanation_of(OSError(number, "-", str(path)))
+    assert f": {path}. What was finished before is unchanged. {way_out.format(path=path)}" in text

@@ -106,10 +106,18 @@ def _way_out(reason: str) -> str:
     from tfdetect.core.disk import room_left
 
     what, _, path = reason.partition(": ")
-    if "space" not in what and "quota" not in what:
-        return f"Allow access to {path or 'the folder'}"
-    free = room_left(path)
-    return "Free space on the disk" + ("" if free is None else f" ({free / 1e6:,.1f} MB are free)")
+    if "space" in what or "quota" in what:
+        free = room_left(path)
+        return "Free space on the disk" + (
+            "" if free is None else f" ({free / 1e6:,.1f} MB are free)"
+        )
+    if "too large" in what:
+        return "Raise the limit on the size of a file (ulimit -f)"
+    if "too long" in what:
+        return "Shorten the name"
+    if "input/output" in what:
+        return "Check the disk and its connection"
+    return f"Allow access to {path or 'the folder'}"
 
 
 def _of_caches(reason: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -295,21 +296,37 @@ def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
     assert result["domain"]["in_domain"]["value"] >= 0.8
 
 
-def test_calibrate_says_that_it_made_a_part_again(shared_run, tmp_path, monkeypatch, capsys):
+_AGAIN, _CHANGED = "domain.npy written again", "changed, its exports rewritten"
+
+
+@pytest.mark.parametrize(
+    ("lost", "changes", "outcome"),
+    [
+        (True, False, _AGAIN),
+        (True, True, f"{_CHANGED}; {_AGAIN}"),
+        (False, True, _CHANGED),
+        (False, False, "unchanged"),
+    ],
+)
+def test_calibrate_says_what_it_wrote(
+    shared_run, tmp_path, monkeypatch, capsys, lost, changes, outcome
+):
     folder = tmp_path / "run"
     shutil.copytree(shared_run[0].path, folder)
     part = (folder / "domain.npy").read_bytes()
-    (folder / "domain.npy").unlink()
+    if lost:
+        (folder / "domain.npy").unlink()
 
     def calibrated(*args, **options):
         (folder / "domain.npy").write_bytes(part)
         run = open_run(folder)
+        if changes:
+            run = replace(run, info=run.info.model_copy(update={"threshold": 0.25}))
         return EvaluationResults(run, run.results, folder, folder / "report.html")
 
     monkeypatch.setattr(tfdetect.api, "calibrate", calibrated)
-    for outcome in ("domain.npy written again", "unchanged"):
-        assert run_command(calibrate_main, [str(folder)]) == 0
-        assert f"{folder} ({outcome})" in capsys.readouterr().out.replace("\n", "")
+    assert run_command(calibrate_main, [str(folder)]) == 0
+    assert f"{folder} ({outcome})" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):

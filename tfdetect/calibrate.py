@@ -105,10 +105,10 @@ def main(argv: list[str]) -> None:
 
     console.result(format_results(results.values))
     new = [n for n, sum_ in calibrated_parts(results.run.path).items() if parts.get(n) != sum_]
-    done = f"{' and '.join(new)} written again" if new else "unchanged"
-    if results.run.info != before.info:
-        done = "changed, its exports rewritten"
-    console.result(f"\nrun     {results.run.path} ({done})")
+    changed = results.run.info != before.info
+    done = ["changed, its exports rewritten"] if changed else []
+    done += [f"{' and '.join(new)} written again"] if new else []
+    console.result(f"\nrun     {results.run.path} ({'; '.join(done) or 'unchanged'})")
     console.result(f"report  {results.report}")
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -41,6 +42,7 @@ from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.robustness import measure_robustness
 from tfdetect.evaluation.verdicts import mask_is_shown, shown_mask
+from tfdetect.explanation.wording import view_sentence
 from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.matrix_report import format_matrix, write_report
 from tfdetect.generalization.measure_matrix import MatrixRow, matrix_result, measure_cells
@@ -618,6 +620,20 @@ def test_the_page_of_an_image_shows_its_mask_and_the_window_where_it_lies(locali
     assert run_command(predict, arguments) == 0
     text = (tmp_path / "pages" / "3.fake.html").read_text()
     assert "Where it may be altered" in text and "window with the largest marked region" in text
+
+
+def test_a_window_without_marks_is_not_called_marked(localizer):
+    run, _ = localizer
+    tall, wide = run.views[0].size
+    for side, level, words in (
+        (0, 0.9, "the whole image"), (8, 0.9, "with the largest marked region"),
+        (8, 0.1, "though nothing in it is marked"),
+    ):  # fmt: skip
+        shape = (tall + side, wide + side)
+        found = SimpleNamespace(
+            image=np.zeros((*shape, 3), "u1"), view=0, altered=np.full(shape, level)
+        )
+        assert words in view_sentence(run, found)
 
 
 def test_a_set_without_masks_is_measured_by_labels(localizer, folder_dataset):

@@ -5,6 +5,7 @@ from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import OperatingPoint, View
 from tfdetect.evaluation.intervals import wilson
+from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.remarks import frames_sentence, mask_contradiction
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.explanation.examination import Examination
@@ -86,11 +87,14 @@ def view_sentence(run: Run, found: Examination) -> str:
     view = run.views[found.view]
     tall, wide = view.size
     if cuts_windows(view.policy):
-        where = (
-            "the window with the largest marked region"
-            if found.altered is not None
-            else "the middle window"
-        )
+        if height <= tall and width <= wide:
+            where = "the whole image"
+        elif found.altered is None:
+            where = "the middle window"
+        elif (found.altered >= THRESHOLD).any():
+            where = "the window with the largest marked region"
+        else:
+            where = "the window that looks most altered, though nothing in it is marked"
         several = f", one of {view.crops} whose scores are averaged" if view.crops > 1 else ""
         what = f"{where}{several}, at the image's own resolution"
     else:

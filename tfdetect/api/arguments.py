@@ -50,11 +50,8 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
 # An option in a message. A command line, up to its end, and --set KEY=VALUE stay.
 _OPTION = re.compile(r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|--(?P<option>[a-z]+(?:-[a-z]+)*)")
-_OF_OPTIONS = {
-    "from": "from_run",
-    "set": "overrides",
-    "explain": "pages",
-}  # arguments that are called otherwise
+# Arguments that are called otherwise than their options.
+_OF_OPTIONS = {"from": "from_run", "set": "overrides", "explain": "pages"}
 _AT_LEAST_1 = {
     "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",
     "max_pixels",

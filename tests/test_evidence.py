@@ -21,7 +21,7 @@ from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_
 from tfdetect.forensics import copy_check
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import evidence, printed
-from tfdetect.forensics.evidence_lines import error_rates
+from tfdetect.forensics.evidence_lines import error_rates, jpeg_lines
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.headline import RULE
 from tfdetect.forensics.jpeg_history import jpeg_history
@@ -146,7 +146,27 @@ def test_a_jpeg_in_cmyk_is_a_jpeg(photo):
     Image.fromarray(photo).convert("CMYK").save(file, "JPEG", quality=75)
     [line] = [each for each in evidence(file.getvalue()).lines if each.name == "jpeg_history"]
     assert line.finding.startswith("The file is a JPEG of quality 75.")
-    assert "no earlier compression on the same grid is looked for" in line.finding
+    assert "Whether it was compressed before was not looked for" in line.finding
+
+
+def test_the_history_of_a_cropped_image_has_no_rate_of_another_finding(photo):
+    once = decoded(encoded(photo, "JPEG", quality=75))
+
+    def line(pixels, **options):
+        return jpeg_lines(jpeg_history(encoded(pixels, **options)), pixels)[0]
+
+    cropped = line(once[3:, 5:], kind="JPEG", quality=100)
+    assert "compressed as JPEG at least once before. After a compression it was cropped" in (
+        cropped.finding
+    )
+    assert "no trace" not in cropped.finding
+    assert cropped.key == "jpeg_once_cropped" and not cropped.measured
+    assert "Of images measured" not in cropped.reliability
+    lossless = line(once[3:, 5:])
+    assert lossless.key == "jpeg_before_cropped" and not lossless.measured
+    plain = line(photo, kind="JPEG", quality=75)
+    assert plain.key == "jpeg_once" and "no trace of an earlier" in plain.finding
+    assert "32 of 40 authentic photographs" in plain.reliability
 
 
 def test_an_earlier_compression_is_found_with_its_quality(photo):

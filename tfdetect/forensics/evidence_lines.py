@@ -198,37 +198,41 @@ def jpeg_lines(history: JpegHistory | None, pixels: np.ndarray) -> list[Evidence
 
 
 def _jpeg_history(history: JpegHistory) -> EvidenceLine:
+    cropped = history.grid not in (None, (0, 0))
     if history.quality is not None:
         tables = ", with tables of a camera or of another program than libjpeg"
         tables = "" if history.standard else tables
-        text = f"The file is a JPEG of quality {history.quality:.0f}{tables}."
+        rate, text = "", f"The file is a JPEG of quality {history.quality:.0f}{tables}."
         if history.earlier_quality is not None:
             rate = "jpeg_twice"
             text += (
-                " It was compressed at least twice, before with a quality of about "
+                " The image was compressed as JPEG at least once before, with a quality of about "
                 f"{history.earlier_quality:.0f}."
             )
+        elif cropped:
+            rate = "jpeg_once"
+            text += " The image was compressed as JPEG at least once before."
         elif history.evidence is None:
-            rate = ""
-            text += (" In a JPEG of this kind, such as one in CMYK, no earlier compression on the "
-                     "same grid is looked for.")  # fmt: skip
+            text += (" Whether it was compressed before was not looked for, because it is no "
+                     "ordinary JPEG: its colors may be CMYK, for example.")  # fmt: skip
         else:
             rate = "jpeg_once"
-            text += " There is no trace of an earlier compression on the same grid."
+            text += " There is no trace of an earlier compression."
     elif history.grid is not None:
         rate = "jpeg_before"
-        text = "The file is no JPEG, but its pixels were compressed as JPEG before."
+        text = "The file is no JPEG, but the image was compressed as JPEG before."
     else:
         rate = "jpeg_none"
         text = "The file is no JPEG, and there is no trace of a JPEG compression."
-    if history.grid not in (None, (0, 0)):
-        text += (" The image was cropped after that." if history.quality is None else
-                 " The pixels have another grid: the image was cropped after an earlier "
-                 "compression.")  # fmt: skip
     more = {
         "jpeg_twice": "Saving, uploading and sharing do this; it is no sign of a forgery.",
         "jpeg_none": "Generators, screenshots and shrunk photographs have none.",
     }.get(rate, "It says nothing about the origin.")
+    if cropped:
+        rate += "_cropped"  # a finding of its own, with a rate of its own
+        text += (" After a compression it was cropped or turned: that compression's blocks of "
+                 "8 x 8 pixels do not begin at the edge of the image.")  # fmt: skip
+        more = "Editing programs and websites do this; it is no sign of a forgery."
     return _line("jpeg_history", text, "nothing", rate, more)
 
 

@@ -36,6 +36,7 @@ from tfdetect.fusion.fusion_data import find_fusion_data
 from tfdetect.fusion.fusion_report import format_comparison, worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
+from tfdetect.fusion.score_members import _check_finite
 from tfdetect.fusion.scores import MemberScores
 from tfdetect.models.saved_model import run_signature
 
@@ -112,6 +113,44 @@ def test_stacked_is_the_maximum_of_the_likelihood(noisy):
             weights = fusion.weights.copy()
             weights[number] += step
             assert log_loss(moved @ weights + fusion.bias, noisy.fake, weighed) > base
+
+
+@pytest.mark.parametrize("size", [40, 1e12])
+def test_a_member_whose_training_diverged_does_not_spoil_the_others(size):
+    """Its P(fake) is 0 for every image, its huge logits say nothing."""
+    rng = np.random.default_rng(3)
+    fake = np.arange(800) % 2 == 1
+    good = np.where(fake, 0.6, -0.6) + rng.normal(size=800)
+    scores = scores_of(np.stack([good, -size * rng.uniform(1, 2, size=800)], axis=1), fake)
+    fit, new = scores.take(np.arange(400)), scores.take(np.arange(400, 800))
+    alone = roc_auc_score(new.fake, new.logits[:, 0])
+    for name in FUSIONS:
+        if name == "dense":  # fitted on P(fake), in few steps
+            continue
+        fusion = fit_fusion(name, fit)
+        limit = 0.1 if name == "fisher" else 0.03  # which trusts unusually high scores
+        assert roc_auc_score(new.fake, fusion(new)) > alone - limit, name
+        assert loss_of(fusion(new), new) < np.log(2), name
+    assert np.abs(scores.logits[:, 1] / fit_fusion("mean", fit).temperatures[1]).max() < 2
+
+
+def test_a_constant_member_has_no_weight(noisy):
+    constant = replace(noisy, logits=np.stack([noisy.logits[:, 0], np.full(4000, -2.5)], axis=1))
+    for name in ("stacked", "logistic"):
+        fusion = fit_fusion(name, constant)
+        assert fusion.weights == pytest.approx([1, 0], abs=0.02)
+        assert fusion.used_members.tolist() == [True, False]
+
+
+def test_images_for_which_a_member_has_no_finite_output_are_left_out(capsys):
+    logits = np.zeros((4, 2))
+    logits[1, 0], logits[2, 1] = np.nan, np.inf
+    assert _check_finite(logits, "test", ["a", "b"]).tolist() == [True, False, False, True]
+    shown = capsys.readouterr().err
+    assert "a is NaN (not a number) or infinite for 1 of 4 test images, which are left" in shown
+    logits[:, 1] = np.nan
+    with pytest.raises(UserError, match="b is NaN .* all of 4 test images. Its training diverged"):
+        _check_finite(logits, "test", ["a", "b"])
 
 
 def test_a_gate_joins_members_trained_on_different_data():

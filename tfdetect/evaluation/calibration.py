@@ -38,16 +38,20 @@ def log_loss(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray | float =
 def fit_temperature(
     logits: np.ndarray, fake: np.ndarray, weights: np.ndarray | float = 1.0
 ) -> float:
-    """Return the T in [0.05, 100] for which logits / T has the smallest log-loss.
+    """Return the T of at least 0.05 for which logits / T has the smallest log-loss.
+
+    T is at most 100 times the largest logit, or 100 if that is larger: however large the logits
+    of a training that diverged are, they can be scaled to say nothing.
 
     A normal prior with standard deviation 1 on ln T keeps a few images that happen to be
     separated without an error from making the detector certain.
 
     Source: Guo et al., On calibration of modern neural networks, ICML 2017.
     """
+    most = 100 * max(1.0, float(np.abs(logits).max(initial=0)))
     found = minimize_scalar(
         lambda t: log_loss(logits / np.exp(t), fake, weights) + t * t / (2 * len(logits)),
-        bounds=(np.log(0.05), np.log(100)), method="bounded",
+        bounds=(np.log(0.05), np.log(most)), method="bounded",
     )  # fmt: skip
     return float(np.exp(found.x))
 

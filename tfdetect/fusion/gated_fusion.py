@@ -55,8 +55,10 @@ def fit_gate(
         return (-(weights * np.log(mixture)).sum() + _PENALTY * (kernel**2).sum(),
                 np.concatenate([by_kernel.ravel(), by_gate.sum(axis=0), by_scale]))  # fmt: skip
 
-    free = np.concatenate([np.zeros((size + 1) * count), -np.log(temperatures)])
-    bounds = [(None, None)] * (size + 1) * count + [(np.log(0.01), np.log(20))] * count
+    scales = -np.log(temperatures)
+    free = np.concatenate([np.zeros((size + 1) * count), scales])
+    bounds = [(None, None)] * (size + 1) * count
+    bounds += [(min(np.log(0.01), start), np.log(20)) for start in scales]
     found = minimize(loss, free, jac=True, method="L-BFGS-B", bounds=bounds,
                      options={"maxiter": 300}).x  # fmt: skip
     kernel, bias = found[: size * count].reshape(size, count), found[size * count :][:count]

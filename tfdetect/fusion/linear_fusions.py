@@ -78,10 +78,12 @@ def fit_regression(
             group. Without it, the likelihood is maximized.
     """
     weights, strength = scores.weights(), _NO_PENALTY
+    mean = logits.mean(axis=0)  # without it, a constant member has no weight
+    logits = logits - mean
     if penalized:
         strength = _choose_strength(logits, scores, weights)
     model = logistic_regression(logits, scores.fake, weights, strength)
-    return model.coef_[0], float(model.intercept_[0])
+    return model.coef_[0], float(model.intercept_[0] - mean @ model.coef_[0])
 
 
 def _choose_strength(logits: np.ndarray, scores: MemberScores, weights: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluate import _show_streamed
+from tfdetect.evaluation.class_balance import in_order
 from tfdetect.evaluation.figures import reliability_by_generator, thresholds
 from tfdetect.evaluation.intervals import (
     binary_intervals,
@@ -30,7 +31,7 @@ from tfdetect.evaluation.intervals import (
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
 from tfdetect.evaluation.prediction_columns import NOT_A_NUMBER, PredictionColumns, ScoredBatch
-from tfdetect.evaluation.result_tables import format_results, metric_table
+from tfdetect.evaluation.result_tables import format_results, metric_table, tables_of
 from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 from tfdetect.evaluation.summary import summary, summary_rows
 
@@ -310,8 +311,43 @@ def test_the_summary_is_what_a_training_ends_with():
     for fakes, expected in ((85, names), (50, ["balanced_accuracy", *names])):
         labels = np.repeat([False, True], [100, fakes])
         table, run = predictions(labels, np.clip(draw.normal(0.3 + 0.4 * labels, 0.2), 0, 1))
-        assert list(summary({"test": measure(table, run)})) == expected
+        found = measure(table, run)
+        assert list(summary({"test": found})) == expected
+        first = [row[0] for row in metric_table(found).rows][:2]
+        accuracies = ["accuracy", "balanced accuracy"]
+        assert first == (accuracies if expected is names else accuracies[::-1])
     assert summary({}) == {} and summary_rows({"validation": results["test"]}) == []
+
+
+def test_balanced_accuracy_comes_first_in_every_table_of_unequal_classes():
+    assert in_order(["accuracy", "balanced_accuracy", "auc"], False)[0] == "accuracy"
+    draw = np.random.default_rng(0)
+
+    def result_of(authentic, fakes):
+        labels = np.repeat([False, True], [authentic, fakes])
+        table, run = predictions(labels, np.clip(draw.normal(0.3 + 0.4 * labels, 0.2), 0, 1))
+        found = measure(table, run)
+        known = {"in_domain": found["metrics"]["auc"], "reasons": {}}
+        return found | {
+            "datasets": {"a": found}, "generators": {"g": found | {"balanced": True}},
+            "domain": known | {"inside": found, "outside": found},
+            "videos": {"count": 9, "frames": 100, "by": "group", "metrics": found["metrics"]},
+            "before": {"accuracy": 0.5, "balanced_accuracy": 0.5},
+        }  # fmt: skip
+
+    for fakes, first in ((50, "balanced accuracy"), (100, "accuracy")):
+        shown = 0
+        for table in tables_of(result_of(100, fakes)):
+            names = (
+                [row[0] for row in table.rows] if table.headers[0] == "metric" else table.headers
+            )
+            found = [name for name in names if name in ("accuracy", "balanced accuracy")]
+            if found:
+                # Where both classes of a generator count the same, its accuracy is balanced.
+                expected = "accuracy" if table.title == "Metrics by generator" else first
+                assert found[0] == expected, table.title
+                shown += 1
+        assert shown == 6
 
 
 def test_labels_of_the_threshold_figure_do_not_overlap():

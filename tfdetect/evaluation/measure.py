@@ -97,7 +97,7 @@ def measure(table: pa.Table, run: Run) -> SplitResult:
 
 
 def verdict_metrics(table: pa.Table, threshold: float, prior: float | None) -> dict[str, float]:
-    """Return accuracy, recall, false positive rate, log-loss and ECE, those that are defined.
+    """Return accuracies, recall, false positive rate, log-loss and ECE, those that are defined.
 
     Args:
         table: predictions with the columns of `evaluate_run.complete`.
@@ -107,7 +107,7 @@ def verdict_metrics(table: pa.Table, threshold: float, prior: float | None) -> d
     readable = table.filter(pc.is_null(table["error"]))
     fake, p = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
     values = binary_metrics(fake, p, threshold, prior)(np.ones(len(fake)))
-    names = ("accuracy", "recall", "fpr", "log_loss", "ece")
+    names = ("accuracy", "balanced_accuracy", "recall", "fpr", "log_loss", "ece")
     return {name: round(values[name], 6) for name in names if not np.isnan(values[name])}
 
 

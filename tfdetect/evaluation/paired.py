@@ -22,6 +22,7 @@ from tfdetect.core.run_results import (
 )
 from tfdetect.core.text import counted, listed, printable
 from tfdetect.evaluation import prediction_tables
+from tfdetect.evaluation.class_balance import in_order, unequal
 from tfdetect.evaluation.intervals import (
     RESAMPLES,
     binary_intervals,
@@ -188,7 +189,7 @@ def compare_tables(
     Args:
         tables: the predictions of each run, without images that it could not read.
         runs: the runs by the same names; their thresholds are used.
-        metrics: which to compare.
+        metrics: which to compare; where the classes are unequal, balanced accuracy comes first.
     """
     common = set.intersection(*(set(keys_of(t)) for t in tables.values()))
     _check_common(common, tables)
@@ -205,6 +206,7 @@ def compare_tables(
     masks = _compare_masks(tables)
     found: RunsCompared = {"count": len(fake), "runs": {}, "pairs": []}
     if not fake.all() and fake.any():
+        metrics = in_order(metrics, unequal(int((~fake).sum()), int(fake.sum())))
         found["runs"], found["pairs"] = _compare_labels(runs, tables, fake, metrics)
     elif masks is None:
         raise UserError(

@@ -19,6 +19,7 @@ from tfdetect.core.run_results import (
 from tfdetect.core.text import counted, images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.data.splits import few_images
+from tfdetect.evaluation.class_balance import in_order, unequal_classes
 from tfdetect.evaluation.intervals import CHANCE, format_interval, may_be_chance, numbers
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.operating_points import POINTS
@@ -31,7 +32,16 @@ MASK_NAMES = {
     "auc_data": "pixel AUC of all pixels", "mcc_data": "MCC of all pixels",
     "empty": "authentic images with an empty mask", "image_auc": "image AUC from the mask",
 }  # fmt: skip
-_PART_METRICS = ("accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece")
+_PART_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "recall",
+    "fpr",
+    "auc",
+    "ap",
+    "tpr_at_fpr_5",
+    "ece",
+)
 _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
 LIKENESS = "Like and unlike the training images"  # title of a table
 MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning
@@ -92,8 +102,8 @@ def metric_table(result: SplitResult) -> ResultTable:
     """Return all metrics of all images that are defined."""
     parts = _columns(result)
     rows = [
-        [title, *(_cell(part, key) for part in parts.values())]
-        for key, title in NAMES.items()
+        [NAMES[key], *(_cell(part, key) for part in parts.values())]
+        for key in in_order(NAMES, unequal_classes(result.get("confusion", [])))
         if any(_cell(part, key) != "-" for part in parts.values())
     ]
     notes = (_class_sentence(result), _prior_sentence(result))
@@ -186,7 +196,10 @@ def domain_table(result: SplitResult) -> ResultTable | None:
     domain = result.get("domain")
     if not domain or "outside" not in domain:
         return None
-    keys = ("accuracy", "recall", "fpr", "auc")
+    unequal = unequal_classes(result.get("confusion", []))
+    keys = in_order(
+        ("accuracy", *(["balanced_accuracy"] if unequal else []), "recall", "fpr", "auc"), unequal
+    )
     parts = {"like the training images": domain.get("inside"), "unlike them": domain["outside"]}
     total = sum(part["count"] for part in parts.values() if part)
     shown = [k for k in keys if any(p and _cell(p, k) != "-" for p in parts.values())]
@@ -211,10 +224,11 @@ def calibration_table(result: SplitResult) -> ResultTable | None:
     before = result["before"] if again else result.get("uncalibrated")
     if not before:
         return None
+    unequal = unequal_classes(result.get("confusion", []))
     which = "Before is the run as it was until this calibration. " if again else ""
     rows = [
-        [NAMES[key], f"{value:.4f}", f"{result['metrics'][key]['value']:.4f}"]
-        for key, value in before.items() if key in result["metrics"]
+        [NAMES[key], f"{before[key]:.4f}", f"{result['metrics'][key]['value']:.4f}"]
+        for key in in_order(before, unequal) if key in result["metrics"]
     ]  # fmt: skip
     which_before = "before the last calibration" if again else "before calibration"
     return ResultTable(
@@ -262,7 +276,8 @@ def video_table(result: SplitResult) -> ResultTable | None:
         return None
     rows = [
         [NAMES[key], _cell(result, key), _cell(videos, key)]
-        for key in _VIDEO_METRICS if key in videos["metrics"]
+        for key in in_order(_VIDEO_METRICS, unequal_classes(result.get("confusion", [])))
+        if key in videos["metrics"]
     ]  # fmt: skip
     return ResultTable(
         "Videos", ["metric", "all images", counted(videos["count"], "video")], rows,
@@ -314,8 +329,16 @@ def part_tables(result: SplitResult, kind: str) -> list[ResultTable]:
 
 
 def _part_metric_table(parts: Mapping[str, PartResult], kind: str) -> ResultTable:
-    shown = [key for key in _PART_METRICS
-             if any(_cell(part, key) != "-" for part in parts.values())]  # fmt: skip
+    # Where both classes count the same, accuracy is balanced already.
+    unequal = any(
+        unequal_classes(part.get("confusion", [])) and not part.get("balanced", False)
+        for part in parts.values()
+    )
+    shown = [
+        key for key in in_order(_PART_METRICS, unequal)
+        if (unequal or key != "balanced_accuracy")
+        and any(_cell(part, key) != "-" for part in parts.values())
+    ]  # fmt: skip
     rows = [
         [name, f"{part['count']:,}", *(_cell(part, key) for key in shown)]
         for name, part in parts.items()

@@ -11,6 +11,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_results import ClassResult
 from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
+from tfdetect.evaluation.class_balance import in_order, unequal
 from tfdetect.evaluation.cross_fitting import cross_fitted, held_out_shifts
 from tfdetect.evaluation.measure import measure_classes
 from tfdetect.evaluation.metrics import BINS
@@ -153,6 +154,7 @@ class StreamedMetrics:
             right = np.trace(self._confusion)
             metrics["class_accuracy"] = float(right / total) if total else None
             found["classes"] = measure_classes(self._confusion, self._run.class_names)
+        found["metrics"] = {n: metrics[n] for n in in_order(metrics, unequal(authentic, fakes))}
         return found
 
     def _auc(self) -> tuple[float, float]:

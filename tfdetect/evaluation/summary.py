@@ -1,12 +1,12 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from tfdetect.core.run_results import Metrics, SplitResult, SplitResults, ordered
+from tfdetect.core.run_results import Metrics, SplitResults, ordered
+from tfdetect.evaluation.class_balance import unequal_classes
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES
 
 LABEL_METRICS = ("accuracy", "class_accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")
-MAX_IMBALANCE = 1.25  # of the classes' numbers, up to which accuracy is shown alone
 ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
@@ -30,7 +30,7 @@ def summary(results: SplitResults, split: str | None = None) -> Metrics:
     result = results.get(split or "", {})
     metrics = result.get("metrics", {})
     names = LABEL_METRICS if "auc" in metrics else ONE_CLASS_METRICS
-    if "auc" in metrics and _unequal(result):
+    if "auc" in metrics and unequal_classes(result.get("confusion", [])):
         names = ("balanced_accuracy", *names)
     found = {name: metrics[name] for name in names if _defined(metrics, name)}
     masks = result.get("masks", {}).get("metrics", {})
@@ -52,13 +52,6 @@ TITLES = NAMES | {
     "mask_f1": MASK_NAMES["f1"],
     "mask_ap": MASK_NAMES["ap"],
 }
-
-
-def _unequal(result: SplitResult) -> bool:
-    """Return whether accuracy rewards calling everything the class with more images."""
-    authentic, *fakes = [sum(row) for row in result.get("confusion", [[0], [0]])]
-    few, many = sorted((authentic, sum(fakes)))
-    return many > MAX_IMBALANCE * few
 
 
 def _defined(metrics: Metrics, name: str) -> bool:

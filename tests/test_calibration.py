@@ -608,7 +608,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     info = open_run(copy).info
     assert info.adaptation.kind == "threshold" and info.adaptation.authentic == 24
     assert info.adaptation.false_positive_rate == 0.05 < info.adaptation.rate_bound
-    assert info.adaptation.shorter_side == (60, 60, 60)
+    assert info.adaptation.shorter_side == info.adaptation.longer_side == (60, 60, 60)
     assert info.calibration == run.info.calibration
     assert "so that at most 5.0% of new images" in threshold_sentence(open_run(copy))
     capsys.readouterr()

@@ -27,6 +27,7 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.load_experiment import override
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_command import run_command
+from tfdetect.core.run_info import Adaptation, TrainingImages
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.evaluation_data import evaluation_data, split_to_evaluate
@@ -184,9 +185,33 @@ def test_features_of_tiles_are_those_of_the_whole_image(tmp_path):
     assert plain.features is None
 
 
+def test_the_longer_side_counts_where_it_is_known(tmp_path):
+    def unlike(run):
+        sides = np.array([[32, 32], [32, 48], [32, 49], [32, 16_500], [21, 21], [49, 49]])
+        nothing = np.zeros(len(sides), bool)
+        formats, distances = np.full(len(sides), None, object), np.full(len(sides), np.nan)
+        reasons = domain_columns(run, sides, formats, distances, nothing)["domain_reasons"]
+        return [text == "size" for text in reasons.to_pylist()]
+
+    def trained_on(run, **sides):
+        data = run.info.dataset.model_copy(update={"training_images": TrainingImages(**sides)})
+        return run.with_info(dataset=data)
+
+    square, run = (32, 32, 32), run_at(tmp_path)
+    known = trained_on(run, shorter_side=square, longer_side=square)
+    assert unlike(known) == [False, False, True, True, True, True]
+    older = trained_on(run, shorter_side=square)
+    assert unlike(older) == [False, False, False, False, True, True]
+    adapted = Adaptation(kind="threshold", dataset="d", authentic=9, fakes=0,
+                         shorter_side=(30, 60, 90), longer_side=(30, 80, 120))  # fmt: skip
+    assert known.with_info(adaptation=adapted).in_domain_sides == (20, 135, 180)
+    adapted = adapted.model_copy(update={"longer_side": None})
+    assert known.with_info(adaptation=adapted).in_domain_sides == (20, 135, None)
+
+
 def test_what_is_not_known_is_not_said(tmp_path):
     columns = domain_columns(
-        run_at(tmp_path), np.array([24]), np.array(["PNG"], object), np.array([np.nan]),
+        run_at(tmp_path), np.array([[24, 24]]), np.array(["PNG"], object), np.array([np.nan]),
         np.array([False]),
     )  # fmt: skip
     assert [column.to_pylist() for column in columns.values()] == [[None], [None], [None]]
@@ -202,7 +227,7 @@ def suspects(shared_run, tmp_path_factory):
     new = Image.open(folder / "new.png")
     new.save(folder / "format.jpg", quality=95)
     new.resize((96, 60)).save(folder / "size.png")
-    new.resize((200, 24)).save(folder / "wide.png")  # the shorter side counts
+    new.resize((200, 24)).save(folder / "wide.png")  # only its longer side is unlike
     new.resize((9, 9)).save(folder / "format_and_size.webp", lossless=True)
     new.save(folder / "tiff.tiff")
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
@@ -224,7 +249,7 @@ def test_images_that_a_detector_was_not_made_for_are_told(shared_run, suspects):
     assert "features.png" in features and "new.png" not in features
     without = {name: text.replace("features", "").strip(", ") for name, text in reasons.items()}
     assert without == {
-        "new.png": "", "format.jpg": "format", "size.png": "size", "wide.png": "",
+        "new.png": "", "format.jpg": "format", "size.png": "size", "wide.png": "size",
         "format_and_size.webp": "size, format", "tiff.tiff": "", "features.png": "",
         "trained.png": "", "trained_again.png": "", "trained_bmp.bmp": "",
     }  # fmt: skip
@@ -383,8 +408,8 @@ def test_formats_without_loss_are_alike_and_one_encoding_makes_all_alike(
         dataset=run.info.dataset.model_copy(update={"training_images": images}), views=(view,)
     )
     assert set(run.in_domain_formats) == expected
-    side, missing = np.full(2, images.shorter_side[1]), np.zeros(2, bool)
+    sides, missing = np.full((2, 2), images.shorter_side[1]), np.zeros(2, bool)
     files = np.array(["TIFF", "HEIF"], object)
-    reasons = domain_columns(run, side, files, np.zeros(2, np.float32), missing)
+    reasons = domain_columns(run, sides, files, np.zeros(2, np.float32), missing)
     told = ["format" in (text or "") for text in reasons["domain_reasons"].to_pylist()]
     assert told == ([kind not in expected for kind in files] if expected else [False, False])

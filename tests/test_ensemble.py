@@ -630,11 +630,15 @@ def test_an_ensemble_records_what_its_members_were_trained_on(tmp_path):
             status="complete", class_names=("real", "fake"), views=(view,), dataset=data
         ))  # fmt: skip
 
-    one = run(TrainingImages(generators=("A",), formats=("jpeg",), shorter_side=(20, 30, 40)))
+    one = run(TrainingImages(generators=("A",), formats=("jpeg",), shorter_side=(20, 30, 40),
+                             longer_side=(30, 40, 50)))  # fmt: skip
     two = run(TrainingImages(generators=("B", "A"), formats=("jpeg", "png"),
-                             shorter_side=(32, 32, 32)))  # fmt: skip
+                             shorter_side=(32, 32, 32), longer_side=(32, 32, 32)))  # fmt: skip
     assert training_images_of([one, two]) == TrainingImages(
-        generators=("A", "B"), formats=("jpeg", "png"), shorter_side=(20, 31, 40)
+        generators=("A", "B"),
+        formats=("jpeg", "png"),
+        shorter_side=(20, 31, 40),
+        longer_side=(30, 36, 50),
     )
     assert training_images_of([one, run(None)]) == TrainingImages()  # one does not say
 

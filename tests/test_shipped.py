@@ -9,6 +9,7 @@ import pytest
 import yaml
 from commands import call
 from conftest import write_images
+from PIL import Image
 from zoo import png_with_size
 
 import tfdetect
@@ -129,6 +130,8 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
         return one(images, **kwargs).run
 
     assert chosen("small").name == "cifake_small_resnet"
+    Image.new("RGB", (16_500, 32)).save(tmp_path / "panorama.png")
+    assert chosen("panorama.png").name == "photo_detector"  # a narrow image is not a small one
     assert chosen("small", "large").name == "photo_detector"
     reason = one(["small", "large"]).reason
     assert "2 of 4 images are smaller than 64 pixels" in reason

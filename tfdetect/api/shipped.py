@@ -23,7 +23,7 @@ from tfdetect.core.text import counted, images_are, shell_command, user_path
 
 PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
 SMALL_IMAGES = "cifake_small_resnet"
-SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
+SMALL_SIDE = 64  # pixels: images of which no side is as long are no photographs
 _LOOKED_AT = 32  # images whose sizes are read
 
 
@@ -126,9 +126,10 @@ def shipped_detectors(
 
     found = find_images(images)
     one_for_all |= bool(found.entries)
-    sides = _shorter_sides(found.paths[:_LOOKED_AT] if one_for_all else found.paths)
-    small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
-    readable = sum(side is not None for side in sides.values())
+    sizes = _sizes(found.paths[:_LOOKED_AT] if one_for_all else found.paths)
+    known = {path: size for path, size in sizes.items() if size is not None}
+    small = [path for path, size in known.items() if suited(size) == SMALL_IMAGES]
+    readable = len(known)
     if small and len(small) == readable:
         reason = f"for images of less than {SMALL_SIDE} pixels"
         return [Choice(shipped_folder(SMALL_IMAGES), reason, list(images))]
@@ -142,7 +143,7 @@ def shipped_detectors(
         )
         return [Choice(photo_detector, reason, list(images))]
     chosen = set(small)
-    others = [path for path in sides if path not in chosen]
+    others = [path for path in sizes if path not in chosen]
     reason = f"for {counted(len(small), 'image')} of less than {SMALL_SIDE} pixels"
     return [
         Choice(photo_detector, f"for {counted(len(others), 'image')}", others),
@@ -150,20 +151,29 @@ def shipped_detectors(
     ]
 
 
-def _shorter_sides(paths: Sequence[str]) -> dict[str, int | None]:
-    """Return the shorter side of each image in pixels; None if it cannot be read."""
+def suited(size: tuple[int, int]) -> str:
+    """Return the name of the shipped detector of generated images that suits an image.
+
+    Args:
+        size: width and height in pixels.
+    """
+    return SMALL_IMAGES if max(size) < SMALL_SIDE else PHOTO_DETECTOR
+
+
+def _sizes(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
+    """Return width and height of each image in pixels; None if it cannot be read."""
     from tfdetect.imaging.formats import ImageError
     from tfdetect.imaging.headers import size_of
 
-    sides = list[int | None]()
+    sizes = list[tuple[int, int] | None]()
     with tempfile.TemporaryDirectory() as folder:
         for files, _ in storage.in_turns(paths, Path(folder, "fetched")):
             for file in files:
-                side = None
+                size = None
                 with suppress(ImageError, OSError):  # the prediction says what is wrong with it
-                    side = min(size_of(file))
-                sides.append(side)
-    return dict(zip(paths, sides))
+                    size = size_of(file)
+                sizes.append(size)
+    return dict(zip(paths, sizes))
 
 
 def served_runs(named: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,7 @@ A run is written as `<name>.partial` and renamed when whole.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.documents import validate
@@ -51,6 +51,19 @@ SHARED_DIGESTS = "tfdetect_files"  # its metadata entry: SHA-256 of the files it
 ONNX_FILES = ("exports/detector.onnx", SHARED_ONNX, "exports/detector_float16.onnx")
 LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep every pixel
 MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel where no mask is shown
+
+
+class SideLimits(NamedTuple):
+    """The sizes of images that a detector was made for, in pixels.
+
+    Attributes:
+        low, high: the shortest and the longest shorter side.
+        longest: the longest longer side; none where it is not known.
+    """
+
+    low: float
+    high: float
+    longest: float | None
 
 
 @dataclass(frozen=True)
@@ -123,8 +136,8 @@ class Run:
         return tuple(dict.fromkeys((*training.formats, *lossless)))
 
     @property
-    def in_domain_sides(self) -> tuple[float, float] | None:
-        """Smallest and largest shorter side of images in the domain of the detector, in pixels.
+    def in_domain_sides(self) -> SideLimits | None:
+        """The sizes of images in the domain of the detector.
 
         They follow from the training images and the images that the run was adapted to. None if
         the sizes of the training images are not recorded.
@@ -132,13 +145,15 @@ class Run:
         training, adapted = self.info.dataset.training_images, self.info.adaptation
         if training is None or training.shorter_side is None:
             return None
-        sides = [training.shorter_side]
+        known = [(training.shorter_side, training.longer_side)]
         while adapted is not None:
             if adapted.shorter_side is not None:
-                sides.append(adapted.shorter_side)
+                known.append((adapted.shorter_side, adapted.longer_side))
             adapted = adapted.earlier
-        low, high = min(s[0] for s in sides), max(s[2] for s in sides)
-        return low / SIZE_TOLERANCE, high * SIZE_TOLERANCE
+        low, high = min(s[0] for s, _ in known), max(s[2] for s, _ in known)
+        longer = [side[2] for _, side in known if side is not None]
+        longest = max(longer) * SIZE_TOLERANCE if len(longer) == len(known) else None
+        return SideLimits(low / SIZE_TOLERANCE, high * SIZE_TOLERANCE, longest)
 
     @property
     def roots(self) -> dict[str, Path]:

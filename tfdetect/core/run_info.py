@@ -129,8 +129,8 @@ class Adaptation(Document):
         shift: the shift that was added to the calibrated logits; none for a threshold.
         shift_interval: its 95% interval.
         log_loss: before and after the shift, in nats, on these images.
-        shorter_side: the shorter sides of these images: smallest, median and largest, in pixels;
-            none in older runs.
+        shorter_side, longer_side: the sides of these images: smallest, median and largest, in
+            pixels; none in older runs.
         earlier: the last adaptation of the other kind, if it still has an effect.
     """
 
@@ -145,6 +145,7 @@ class Adaptation(Document):
     shift_interval: tuple[float, float] | None = None
     log_loss: tuple[float, float] | None = None
     shorter_side: tuple[int, int, int] | None = None
+    longer_side: tuple[int, int, int] | None = None
     earlier: "Adaptation | None" = None
 
     def of_kind(self, kind: Literal["threshold", "shift"]) -> "Adaptation | None":
@@ -174,12 +175,14 @@ class TrainingImages(Document):
 
     Attributes:
         generators, formats: most frequent first.
-        shorter_side: smallest, median and largest, in pixels.
+        shorter_side, longer_side: smallest, median and largest, in pixels. The longer side is none
+            in older runs.
     """
 
     generators: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     shorter_side: tuple[int, int, int] | None = None
+    longer_side: tuple[int, int, int] | None = None
 
 
 class MaskCoverage(Document):

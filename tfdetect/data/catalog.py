@@ -121,12 +121,11 @@ class Catalog:
         """Return what kind of images a detector is trained on."""
         table = self.split("train")
         fakes = table.filter(pc.greater(table["label"], 0))
-        sides = shorter_sides(table)
+        sides = sorted_sides(table)
         return TrainingImages(
             generators=_most_frequent(fakes["generator"]),
             formats=_most_frequent(table["format"]),
-            shorter_side=tuple(int(f(sides)) for f in (np.min, np.median, np.max))
-            if len(sides) else None,
+            shorter_side=spread(sides[:, 0]), longer_side=spread(sides[:, 1]),
         )  # fmt: skip
 
     def describe_masks(self) -> list[str]:
@@ -147,6 +146,19 @@ class Catalog:
 def shorter_sides(rows: pa.Table) -> np.ndarray:
     """Return the shorter side of each image of a catalog in pixels, int [n]."""
     return pc.min_element_wise(rows["width"], rows["height"]).to_numpy()
+
+
+def sorted_sides(rows: pa.Table) -> np.ndarray:
+    """Return the shorter and the longer side of each image of a catalog in pixels, int [n, 2]."""
+    longer = pc.max_element_wise(rows["width"], rows["height"]).to_numpy()
+    return np.stack([shorter_sides(rows), longer], axis=1)
+
+
+def spread(sides: np.ndarray) -> tuple[int, int, int] | None:
+    """Return the smallest, median and largest of some sides; None without any."""
+    if not len(sides):
+        return None
+    return int(np.min(sides)), int(np.median(sides)), int(np.max(sides))
 
 
 def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:

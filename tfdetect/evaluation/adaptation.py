@@ -19,7 +19,7 @@ from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
 from tfdetect.core.text import counted
-from tfdetect.data.catalog import shorter_sides
+from tfdetect.data.catalog import sorted_sides, spread
 from tfdetect.evaluation.calibration import apply_calibration, log_loss
 from tfdetect.evaluation.calibration_settings import DEFAULT_PRIOR, CalibrationSettings
 from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate
@@ -135,7 +135,7 @@ def with_conformal_threshold(
             threshold, stricter = lowest, settings.threshold
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
-                            shorter_side=_sides(rows),
+                            **_sides(rows),
                             earlier=_adaptation_of_kind(run, "shift"))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
@@ -151,10 +151,10 @@ def _adaptation_of_kind(run: Run, kind: Literal["threshold", "shift"]) -> Adapta
     return adapted and adapted.of_kind(kind)
 
 
-def _sides(rows: pa.Table) -> tuple[int, int, int]:
-    """Return the smallest, median and largest shorter side of images in pixels."""
-    low, median, high = (int(f(shorter_sides(rows))) for f in (np.min, np.median, np.max))
-    return low, median, high
+def _sides(rows: pa.Table) -> dict[str, tuple[int, int, int] | None]:
+    """Return the sides of images as the attributes of `Adaptation` have them."""
+    sides = sorted_sides(rows)
+    return {"shorter_side": spread(sides[:, 0]), "longer_side": spread(sides[:, 1])}
 
 
 def with_mask_threshold(
@@ -239,7 +239,7 @@ def with_shift(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=rounded, shorter_side=_sides(rows), earlier=promise,
+        log_loss=rounded, **_sides(rows), earlier=promise,
     )  # fmt: skip
     calibration = old.shifted(shift)
     if is_first:

@@ -43,7 +43,7 @@ def choose_limit(distances: np.ndarray) -> tuple[float, float] | None:
 
 def domain_columns(
     run: Run,
-    shorter_side: np.ndarray,
+    sides: np.ndarray,
     formats: np.ndarray,
     distances: np.ndarray,
     missing: np.ndarray,
@@ -52,13 +52,13 @@ def domain_columns(
 
     Args:
         run: says what the training images are.
-        shorter_side: the shorter side of each image, int [n], in pixels.
+        sides: the shorter and the longer side of each image, int [n, 2], in pixels.
         formats: the formats of each image, object [n]; None is not compared.
         distances: the distances of the features, float32 [n]; nan where the run has no statistic of
             them.
         missing: which images could not be read, bool [n].
     """
-    unlike = _unlike_sizes(run, shorter_side)
+    unlike = _unlike_sizes(run, sides)
     if alike := run.in_domain_formats:
         known = [each is None or each in alike for each in formats]
         unlike["format"] = ~np.array(known, bool)
@@ -66,7 +66,7 @@ def domain_columns(
 
 
 def update_domain(
-    table: "pa.Table", run: Run, shorter_side: np.ndarray | None = None
+    table: "pa.Table", run: Run, sides: np.ndarray | None = None
 ) -> dict[str, Column]:
     """Return the same columns of predictions by what the run knows now.
 
@@ -74,25 +74,29 @@ def update_domain(
         table: the predictions.
         run: the run, which has another limit of the features' distance or, after a calibration,
             other sizes.
-        shorter_side: the shorter side of each image, int [n], in pixels; by default sizes are
-            judged as before.
+        sides: the shorter and the longer side of each image, int [n, 2], in pixels; by default
+            sizes are judged as before.
     """
     missing = table["error"].is_valid().to_numpy(zero_copy_only=False)
     texts, unlike = table["domain_reasons"].to_pylist(), {}
     if not all(text is None for text in texts):
         for name in ("size", "format"):
             unlike[name] = np.array([name in split_reasons(text) for text in texts], bool)
-        if shorter_side is not None:
-            unlike |= _unlike_sizes(run, shorter_side)
+        if sides is not None:
+            unlike |= _unlike_sizes(run, sides)
     return _columns(run, unlike, table["feature_distance"].to_numpy(zero_copy_only=False), missing)
 
 
-def _unlike_sizes(run: Run, shorter_side: np.ndarray) -> dict[str, np.ndarray]:
+def _unlike_sizes(run: Run, sides: np.ndarray) -> dict[str, np.ndarray]:
     """Return which images have another size than those that the run knows, as `unlike`."""
-    if run.in_domain_sides is None:
+    limits = run.in_domain_sides
+    if limits is None:
         return {}
-    low, high = run.in_domain_sides
-    return {"size": (shorter_side < low) | (shorter_side > high)}
+    shorter, longer = sides[:, 0], sides[:, 1]
+    unlike = (shorter < limits.low) | (shorter > limits.high)
+    if limits.longest is not None:
+        unlike |= longer > limits.longest
+    return {"size": unlike}
 
 
 def _columns(

@@ -17,7 +17,7 @@ from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResult, SplitResults
 from tfdetect.core.text import counted
-from tfdetect.data.catalog import Catalog, shorter_sides
+from tfdetect.data.catalog import Catalog, sorted_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
 from tfdetect.data.sources import image_source, mask_source
@@ -135,7 +135,7 @@ def evaluate_run(
                 run = calibrate_run(run, rows, table, calibrate, log)
             before[split] = _verdicts_before(old, rows, table, run.info.prior)
         if raw:
-            table = recalibrate(table, run, shorter_sides(rows))
+            table = recalibrate(table, run, sorted_sides(rows))
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if images_in_report and run.predicts_masks:
             compiled = compiled or CompiledDetector(run, detector or load_detector(run))

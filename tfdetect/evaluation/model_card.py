@@ -89,9 +89,11 @@ def _training_data(run: Run) -> str:
         lines.append(f"- image generators: {', '.join(images.generators)}")
     if images and images.formats:
         lines.append(f"- file formats: {', '.join(images.formats)}")
-    if images and images.shorter_side:
-        low, middle, high = images.shorter_side
-        lines.append(f"- shorter side: {low} to {high} pixels, median {middle}")
+    if images:
+        for name, side in (("shorter", images.shorter_side), ("longer", images.longer_side)):
+            if side:
+                low, middle, high = side
+                lines.append(f"- {name} side: {low} to {high} pixels, median {middle}")
     lines += [f"- warning: {warning}" for warning in data.warnings]
     return "\n".join(lines)
 

@@ -225,7 +225,7 @@ class PredictionColumns:
         formats = facts.formats()
         formats[np.flatnonzero(from_pixels)] = None
         columns = _label_columns(self._run, self._raw, missing)
-        columns |= domain_columns(self._run, facts.shorter_side, formats, self._distances, missing)
+        columns |= domain_columns(self._run, facts.sides, formats, self._distances, missing)
         columns["duplicate_of_train"] = _duplicates(self._run, facts, missing, own_validation)
         if self._masks:
             shown = mask_is_shown(columns["p_fake"].values, self._run.mask_threshold)
@@ -241,16 +241,16 @@ def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: boo
     return Column(hashes.contain(facts.hashes, not own_validation), missing)
 
 
-def recalibrate(table: "pa.Table", run: Run, shorter_side: np.ndarray | None = None) -> "pa.Table":
+def recalibrate(table: "pa.Table", run: Run, sides: np.ndarray | None = None) -> "pa.Table":
     """Return the predictions of a run without calibration as the same run, calibrated, makes them.
 
     Args:
         table: from `predict_source`, by `uncalibrated(run)`.
         run: the run with the calibration, threshold and abstention band that are wanted.
-        shorter_side: see `update_domain`.
+        sides: see `update_domain`.
     """
     raw, missing = _class_probabilities(table, run)
-    columns = _label_columns(run, raw, missing) | update_domain(table, run, shorter_side)
+    columns = _label_columns(run, raw, missing) | update_domain(table, run, sides)
     columns |= _shown_columns(run, table, columns["p_fake"].values, missing)
     return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import ClassResult
-from tfdetect.data.catalog import Catalog, shorter_sides
+from tfdetect.data.catalog import Catalog, sorted_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.evaluation.class_balance import in_order, unequal
 from tfdetect.evaluation.cross_fitting import cross_fitted, held_out_shifts
@@ -70,7 +70,7 @@ def measure_streamed(
         for part, table in predict_parts(predicting, catalog, rows, own and split == "validation"):
             if shifted:
                 table = cross_fitted(table, run, held_out_shifts(run, part))
-                table = recalibrate(table, run, shorter_sides(part))
+                table = recalibrate(table, run, sorted_sides(part))
             metrics.add(part["label"].to_numpy(), table)
         found[split] = metrics.document()
     if not found:

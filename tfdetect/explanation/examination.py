@@ -175,10 +175,12 @@ def training_differences(
     if "size" in reasons and training and training.shorter_side:
         low, _, high = training.shorter_side
         sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        if training.longer_side:
+            sizes += f", and their longer side at most {training.longer_side[2]:,}"
         found.append(
-            f"The image's shorter side has {min(size):,} pixels; the training images have {sizes}. "
-            "Traces of image generators rarely survive such a difference: do not rely on the "
-            "verdict."
+            f"The image has {size[1]:,} x {size[0]:,} pixels; the shorter side of the training "
+            f"images has {sizes}. Traces of image generators rarely survive such a difference: do "
+            "not rely on the verdict."
         )
     if "format" in reasons and training:
         found.append(

@@ -327,10 +327,12 @@ def _detector(run: Run) -> Markup:
     training = data.training_images
     if training and training.formats:
         rows.append(["file formats", ", ".join(training.formats)])
-    if training and training.shorter_side:
-        low, middle, high = training.shorter_side
-        sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
-        rows.append(["shorter side", f"{sizes} pixels"])
+    if training:
+        for name, side in (("shorter", training.shorter_side), ("longer", training.longer_side)):
+            if side:
+                low, middle, high = side
+                sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+                rows.append([f"{name} side", f"{sizes} pixels"])
     split = "test" if "test" in run.results else "validation"
     found = run.results.get(split, {})
     metrics, (right, given) = found.get("metrics", {}), right_verdicts(found)

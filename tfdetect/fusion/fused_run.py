@@ -122,16 +122,21 @@ def training_images_of(runs: list[Run]) -> TrainingImages:
     known = [images for images in every if images is not None]
     if len(known) < len(every):
         return TrainingImages()
-    sides = [images.shorter_side for images in known if images.shorter_side is not None]
-    side = None
-    if len(sides) == len(known):
-        smallest, median, largest = zip(*sides)
-        side = (min(smallest), int(np.median(median)), max(largest))
     return TrainingImages(
         generators=tuple(dict.fromkeys(name for images in known for name in images.generators)),
         formats=tuple(dict.fromkeys(name for images in known for name in images.formats)),
-        shorter_side=side,
+        shorter_side=_spread_of([images.shorter_side for images in known]),
+        longer_side=_spread_of([images.longer_side for images in known]),
     )
+
+
+def _spread_of(parts: Sequence[tuple[int, int, int] | None]) -> tuple[int, int, int] | None:
+    """Return smallest, median and largest of all sides; None if one part does not say."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    smallest, median, largest = zip(*known)
+    return min(smallest), int(np.median(median)), max(largest)
 
 
 def _document(members: Members, fusion: Fusion) -> dict[str, Any]:

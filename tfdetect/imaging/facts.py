@@ -69,9 +69,9 @@ class Facts:
         self.table[indices] = rows
 
     @property
-    def shorter_side(self) -> np.ndarray:
-        """The shorter side of each image in pixels, int64 [n]."""
-        return self.table[:, :2].min(axis=1)
+    def sides(self) -> np.ndarray:
+        """The shorter and the longer side of each image in pixels, int64 [n, 2]."""
+        return np.sort(self.table[:, :2], axis=1)
 
     @property
     def hashes(self) -> np.ndarray:

@@ -113,7 +113,7 @@ class _Endpoints:
     def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the outputs of `serving_default`, from float32 [B, H, W, 3] in 0..255."""
         count, *size, _ = tf.unstack(tf.shape(images))
-        known = {"side": tf.fill([count], tf.minimum(*size))}
+        known = {"sides": tf.tile(tf.sort(tf.stack(size))[None], [count, 1])}
         if not self._has_masks:
             scores = score_views(self._detector, self._views(images))
             return self._outputs(scores, known)
@@ -126,15 +126,15 @@ class _Endpoints:
         """Return the outputs of `encoded`, from string [B], with what is not decoded as errors."""
         known = {"start": first_bytes(encoded_images)}
         if self._has_masks:
-            scores, masks, side, error = self._decode_and_mask(encoded_images, webp)
-            found = self._outputs(scores, known | {"side": side}, mask_png_bytes=masks)
+            scores, masks, sides, error = self._decode_and_mask(encoded_images, webp)
+            found = self._outputs(scores, known | {"sides": sides}, mask_png_bytes=masks)
         else:
 
             def view(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                return *self._views(image), _shorter_side(image)
+                return *self._views(image), _sides(image)
 
-            (*views, side), error = _decoded_views(encoded_images, webp, view)
-            found = self._outputs(score_views(self._detector, views), known | {"side": side})
+            (*views, sides), error = _decoded_views(encoded_images, webp, view)
+            found = self._outputs(score_views(self._detector, views), known | {"sides": sides})
         return _without_undecodable(found, error)
 
     def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
@@ -147,8 +147,8 @@ class _Endpoints:
         """Decode and predict one image after the other, since their masks have their sizes.
 
         Returns:
-            The scores, without masks; the masks as PNG, string [B]; the shorter side of each
-            image, int32 [B]; why it is not decoded, string [B].
+            The scores, without masks; the masks as PNG, string [B]; the shorter and the longer
+            side of each image, int32 [B, 2]; why it is not decoded, string [B].
         """
 
         def predict(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -157,15 +157,17 @@ class _Endpoints:
             mask = tf.round(self._shown(table, masks)[0] * 255)
             mask = tf.io.encode_png(tf.cast(mask, tf.uint8))
             features = tf.zeros([1, 0]) if features is None else features
-            return table[0], features[0], mask, _shorter_side(image), error
+            return table[0], features[0], mask, _sides(image), error
 
         specs = (
             tf.TensorSpec([len(self._run.class_names)], tf.float32),
             tf.TensorSpec([feature_width(self._detector)], tf.float32),
-            *(tf.TensorSpec([], kind) for kind in (tf.string, tf.int32, tf.string)),
+            tf.TensorSpec([], tf.string),
+            tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec([], tf.string),
         )
-        table, features, masks, side, error = tf.map_fn(predict, files, fn_output_signature=specs)
-        return Scores(table, features), masks, side, error
+        table, features, masks, sides, error = tf.map_fn(predict, files, fn_output_signature=specs)
+        return Scores(table, features), masks, sides, error
 
     def _shown(self, table: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
         """Return masks that are below 0.5 where P(fake) is below the run's mask threshold."""
@@ -198,8 +200,9 @@ class _Endpoints:
         }
 
 
-def _shorter_side(image: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_min(tf.shape(image)[:2])
+def _sides(image: tf.Tensor) -> tf.Tensor:
+    """Return the shorter and the longer side of an image [H, W, C], int32 [2]."""
+    return tf.sort(tf.shape(image)[:2])
 
 
 def _without_undecodable(found: dict[str, tf.Tensor], error: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -332,33 +335,35 @@ class _Domain:
     """The outputs in_domain and domain_reasons; the same rule as `evaluation.domain`."""
 
     def __init__(self, run: Run):
-        self._sides, self._formats = run.in_domain_sides, run.in_domain_formats
+        self._limits, self._formats = run.in_domain_sides, run.in_domain_formats
         self._known = run.info.domain
         if self._known is not None:
             self._distance = GraphDistance.of(FeatureDistance.load(run.path, self._known.rest))
 
     def __call__(
-        self, features: tf.Tensor | None, side: tf.Tensor, start: tf.Tensor | None = None
+        self, features: tf.Tensor | None, sides: tf.Tensor, start: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
         """Return the outputs; none where nothing is known.
 
         Args:
             features: float32 [B, F].
-            side: the shorter one of each image in pixels, int32 [B].
+            sides: the shorter and the longer one of each image in pixels, int32 [B, 2].
             start: first 8 bytes of each file, int64 [B]; None where there are no files.
         """
         unlike = {}
-        if self._sides is not None:
-            low, high = self._sides
-            pixels = tf.cast(side, tf.float32)
-            unlike["size"] = (pixels < low) | (pixels > high)
+        if self._limits is not None:
+            low, high, longest = self._limits
+            shorter, longer = tf.unstack(tf.cast(sides, tf.float32), axis=1)
+            unlike["size"] = (shorter < low) | (shorter > high)
+            if longest is not None:
+                unlike["size"] |= longer > longest
         if self._formats and start is not None:
             unlike["format"] = is_format(start, SIGNATURES) & ~is_format(start, self._formats)
         if self._known is not None:
             unlike["features"] = distances_in_graph(self._distance, features) > self._known.limit
         if not unlike:
             return {}
-        reasons = tf.fill(tf.shape(side), "")
+        reasons = tf.fill(tf.shape(sides)[:1], "")
         for name, rows in unlike.items():
             longer = tf.where(reasons == "", name, reasons + ", " + name)
             reasons = tf.where(rows, longer, reasons)

@@ -70,6 +70,9 @@ def _model(run: Run, words: Json) -> Json:
     question = page["answers_masks" if run.predicts_masks else "answers"]
     images = run.info.dataset.training_images
     low, _, high = (images and images.shorter_side) or (0, 0, 0)
+    sides = f"{low:,}" if low == high else about["from_to"].format(low=low, high=high)
+    if images and images.longer_side:
+        sides = about["longer_too"].format(sides=sides, longest=images.longer_side[2])
     return {
         "name": run.name,
         "answers": question.format(name=run.name, classes=classes),
@@ -77,7 +80,7 @@ def _model(run: Run, words: Json) -> Json:
         "calibrated": run.info.calibration is not None and run.info.prior is not None,
         "authentic": run.class_names[0],
         "about": _about(run, about),
-        "sides": f"{low:,}" if low == high else about["from_to"].format(low=low, high=high),
+        "sides": sides,
         "formats": ", ".join(images.formats) if images else "",
     }
 

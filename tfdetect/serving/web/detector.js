@@ -103,8 +103,7 @@ export class Detector {
     const kind = 1 + fakes.indexOf(Math.max(...fakes));
     const distance = features && this.domain ? this.distance(features) : null;
     const reasons = [];
-    const side = Math.min(image.height, image.width);
-    if (training.sides && (side < training.sides[0] || side > training.sides[1])) reasons.push("size");
+    if (training.sides && !fits(training.sides, image)) reasons.push("size");
     if (training.formats && !training.formats.includes(image.format)) reasons.push("format");
     if (distance !== null && distance > this.settings.domain.limit) reasons.push("features");
     const known = training.sides || training.formats || this.settings.domain;
@@ -181,6 +180,12 @@ const meanOfRows = (tensor) => (tensor ? meanOf(rowsOf(tensor)) : null);
 
 function meanOf(rows) {
   return rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
+}
+
+// Return whether an image has a size of those that the detector was made for.
+function fits([low, high, longest], {height, width}) {
+  const [shorter, longer] = [Math.min(height, width), Math.max(height, width)];
+  return shorter >= low && shorter <= high && (longest === null || longer <= longest);
 }
 
 function flipped(image) {

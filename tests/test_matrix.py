@@ -19,7 +19,7 @@ from tfdetect.evaluation.intervals import binary_intervals, interval
 from tfdetect.generalization import train_matrix
 from tfdetect.generalization.clusters import draw, find_clusters, write_clusters
 from tfdetect.generalization.domains import find_domains, natural_order, restrict
-from tfdetect.generalization.matrix_report import format_matrix, write_report
+from tfdetect.generalization.matrix_report import _metric_table, format_matrix, write_report
 from tfdetect.generalization.measure_matrix import METRICS, make_cell, matrix_result
 from tfdetect.generalization.published_tables import read_published
 from tfdetect.matrix import main as matrix_command
@@ -144,7 +144,7 @@ def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
     said = format_matrix(values)
     assert said.startswith("balanced accuracy") and "\naccuracy" not in said
     assert "Each generator has 60 authentic and 30 fake test images. Balanced accuracy is" in said
-    assert "better than guessing: 1 of 4 results. These" in said
+    assert "better than guessing by their AUC: 1 of 4 results. These" in said
     assert said.count("] ~") == 2  # in both tables
     write_report(values, tmp_path)
     rows = list(csv.DictReader((tmp_path / "matrix.csv").read_text().splitlines()))
@@ -155,6 +155,13 @@ def test_a_matrix_of_unequal_classes_is_about_balanced_accuracy(tmp_path):
     page = (tmp_path / "matrix.html").read_text()
     assert "Framed: generator in training. ~: not shown to be better than guessing." in page
     assert page.index("Balanced accuracy</h3>") < page.index(">Accuracy</h3>")
+    # Each table is marked by what it shows: these rankings are good, these verdicts are not.
+    ranks = np.r_[0.1 + 0.01 * rng.random(60), 0.2 + 0.01 * rng.random(30)]
+    ranked = matrix_of({"a": {"a": ranks, "b": finds}, "b": {"a": finds, "b": finds}}, 60, 30)
+    assert [
+        ("~" in row) for row in (str(_metric_table(ranked, name, True)) for name in METRICS)
+    ] == [name in ("balanced_accuracy", "accuracy") for name in METRICS]
+    assert "Not shown" not in format_matrix(ranked) and "~: not shown" in format_matrix(ranked)
     # None has learned.
     values = matrix_of({"a": {"a": nothing, "b": finds}, "b": {"a": finds, "b": nothing}}, 60, 30)
     assert "No detector is shown to be better than guessing: even on" in format_matrix(values)

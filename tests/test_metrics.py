@@ -338,9 +338,8 @@ def test_balanced_accuracy_comes_first_in_every_table_of_unequal_classes():
     for fakes, first in ((50, "balanced accuracy"), (100, "accuracy")):
         shown = 0
         for table in tables_of(result_of(100, fakes)):
-            names = (
-                [row[0] for row in table.rows] if table.headers[0] == "metric" else table.headers
-            )
+            downwards = table.headers[0] == "metric"
+            names = [row[0] for row in table.rows] if downwards else table.headers
             found = [name for name in names if name in ("accuracy", "balanced accuracy")]
             if found:
                 # Where both classes of a generator count the same, its accuracy is balanced.

@@ -29,6 +29,4 @@ def in_order(names: Iterable[str], balanced_first: bool) -> list[str]:
         balanced_first: whether the classes are `unequal`; then balanced accuracy, if it is among
             the names, becomes the first.
     """
-    return (
-        sorted(names, key=lambda name: name != "balanced_accuracy") if balanced_first else [*names]
-    )
+    return sorted(names, key=lambda name: balanced_first and name != "balanced_accuracy")

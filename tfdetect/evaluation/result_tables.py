@@ -33,15 +33,8 @@ MASK_NAMES = {
     "empty": "authentic images with an empty mask", "image_auc": "image AUC from the mask",
 }  # fmt: skip
 _PART_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "recall",
-    "fpr",
-    "auc",
-    "ap",
-    "tpr_at_fpr_5",
-    "ece",
-)
+    "accuracy", "balanced_accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece",
+)  # fmt: skip
 _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
 LIKENESS = "Like and unlike the training images"  # title of a table
 MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning

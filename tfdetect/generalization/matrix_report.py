@@ -18,7 +18,7 @@ from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import clusters_of, draw
 from tfdetect.generalization.measure_matrix import METRICS
 from tfdetect.generalization.published_tables import Table, read_published
-from tfdetect.generalization.study_remarks import GUESSING, none_learned
+from tfdetect.generalization.study_remarks import GUESSING, NoneLearned, may_guess, none_learned
 from tfdetect.generalization.study_results import Cell, Cells, Kind, MatrixResult, domain_word
 
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
@@ -75,8 +75,11 @@ def format_matrix(values: MatrixResult) -> str:
 def _marks(values: MatrixResult) -> str:
     """Return what the marks of a table mean."""
     text = f"*: {_marked(values)[1]}."
-    if any(cell["may_be_chance"] for cell in _every_cell(values)):
-        text += f" {_GUESSES} (the 95% interval of the AUC reaches 0.5 or less)."
+    if any(_may_be_chance(cell, name) for cell in _every_cell(values) for name in cell["metrics"]):
+        text += (
+            f" {_GUESSES} (the 95% interval of the AUC, or of the balanced accuracy in tables of "
+            "accuracies, reaches 0.5 or less)."
+        )
     return text
 
 
@@ -105,24 +108,27 @@ def _every_cell(values: MatrixResult) -> list[Cell]:
     return [cell for row in values["cells"].values() for cell in row.values()]
 
 
-def _none_learned(values: MatrixResult) -> bool:
-    """Return whether no detector is shown to be better than guessing where it was trained."""
+def _none_learned(values: MatrixResult) -> NoneLearned | None:
+    """Return that no detector is shown to be better than guessing where it was trained."""
     own = [cell["may_be_chance"] for cell in _every_cell(values) if cell["in_training"]]
-    return bool(own) and all(own)
+    if not own or not all(own):
+        return None
+    word = domain_word(values["by"])
+    why = f"even on {word}s in training the 95% interval of the AUC reaches 0.5 or less"
+    return none_learned("detector", why)
 
 
 def _chance_sentence(values: MatrixResult) -> str:
     """Return how many results are not shown to be better than guesses; "" if all are."""
-    cells, word = _every_cell(values), domain_word(values["by"])
+    cells = _every_cell(values)
     guesses = sum(cell["may_be_chance"] for cell in cells)
-    if _none_learned(values):
-        why = f"even on {word}s in training the 95% interval of the AUC reaches 0.5 or less"
-        return none_learned("detector", why)
+    if found := _none_learned(values):
+        return str(found)
     if not guesses:
         return ""
     return (
-        f"Not shown to be better than guessing: {guesses} of {len(cells)} results. These cannot be "
-        "ranked."
+        f"Not shown to be better than guessing by their AUC: {guesses} of {len(cells)} results. "
+        "These cannot be ranked."
     )
 
 
@@ -209,9 +215,8 @@ def _verdict(values: MatrixResult) -> html.Verdict:
     own, unseen = means["in_training"], means["unseen"]
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
-    if metric == "auc" and _none_learned(values):
-        title, _, why = _chance_sentence(values).partition(": ")
-        return html.Verdict(title, capitalized(why), "bad")
+    if metric == "auc" and (none := _none_learned(values)):
+        return html.Verdict(none.title, capitalized(none.reason), "bad")
     loss, word = values["losses"].get(metric), domain_word(values["by"])
     amount = f": {format_interval(loss, 3)}, with an interval over the {word}s" if loss else ""
     lines = [f"The difference is what a detector loses on a {word} that it was not trained on"
@@ -279,9 +284,7 @@ def _metric_table(
 
 def _may_be_chance(cell: Cell, metric: str) -> bool:
     """Return whether a metric is one of verdicts that may be guesses."""
-    return (
-        metric in METRICS and cell["may_be_chance"] and cell["metrics"][metric]["value"] is not None
-    )
+    return metric in METRICS and may_guess(cell["metrics"], metric)
 
 
 def _mean(values: list[float | None]) -> str:
@@ -297,7 +300,7 @@ def _csv(values: MatrixResult) -> str:
         for name, cell in row.items():
             for metric, value in cell["metrics"].items():
                 rows.append([training, name, cell["in_training"], cell["count"], cell["fakes"],
-                             cell["may_be_chance"], metric, value["value"], value["low"],
+                             _may_be_chance(cell, metric), metric, value["value"], value["low"],
                              value["high"]])  # fmt: skip
     return csv_text(rows, columns)
 

@@ -1,8 +1,11 @@
 """What the reader of a study must know before its figures: guesses, and trainings of one seed."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from tfdetect.core.run_results import Metrics
 from tfdetect.core.text import listed
+from tfdetect.evaluation.intervals import may_be_chance
 from tfdetect.generalization.study_results import CurvePoint, VariantResult
 
 GUESSING = "~"  # marks what may be no better than guesses, in tables
@@ -10,24 +13,69 @@ _ONE_SEED = (
     "One seed: each {what} was trained once. Intervals cover test images only, not the randomness "
     "of training, so another seed may {change}; --seeds 3 shows how much."
 )
-_NONE = (
-    "No {what} is shown to be better than guessing: {why}. None has learned, or there are too few "
-    "test images to say."
-)
 
 
-def none_learned(what: str, why: str) -> str:
-    """Return that nothing is shown to be better than guesses: a title, a colon and the reason."""
-    return _NONE.format(what=what, why=why)
+class NoneLearned(NamedTuple):
+    """The remark that nothing is shown to be better than guesses.
+
+    Attributes:
+        title: what is so, without a period.
+        reason: one or more sentences; the first begins with a small letter.
+    """
+
+    title: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.reason}"
+
+
+def none_learned(what: str, why: str, so: str = "") -> NoneLearned:
+    """Return the remark on detectors, variants or trainings.
+
+    Args:
+        what: the word for one of them.
+        why: the reason, as part of a sentence.
+        so: what follows, as a sentence.
+    """
+    return NoneLearned(
+        f"No {what} is shown to be better than guessing",
+        f"{why}. None has learned, or there are too few test images to say. {so}".rstrip(),
+    )
+
+
+def no_variant_learned(variants: Sequence[VariantResult]) -> NoneLearned | None:
+    """Return the remark on variants, if it holds."""
+    if not all(variant["may_be_chance"] for variant in variants):
+        return None
+    why = "the 95% interval of every AUC reaches 0.5 or less"
+    return none_learned("variant", why, "The differences mean nothing.")
+
+
+def no_size_learned(points: Sequence[CurvePoint]) -> NoneLearned | None:
+    """Return the remark on the points of a learning curve, if it holds."""
+    if not all(point["may_be_chance"] for point in points):
+        return None
+    why = "the 95% interval of every error reaches 0.5 or more"
+    return none_learned("training", why, "The curve means nothing.")
+
+
+def may_guess(metrics: Metrics, name: str) -> bool:
+    """Return whether one of the metrics is marked as what guesses may reach, too.
+
+    Accuracies are by the interval of the balanced accuracy, other metrics by that of the AUC,
+    which are 0.5 for guesses.
+    """
+    by = "balanced_accuracy" if name in ("accuracy", "balanced_accuracy") else "auc"
+    return metrics[name]["value"] is not None and may_be_chance(metrics[by])
 
 
 def variants_remarks(variants: Sequence[VariantResult]) -> list[str]:
     """Return the remarks on a comparison of variants, the most important first."""
     guesses = [variant["name"] for variant in variants if variant["may_be_chance"]]
     found = []
-    if len(guesses) == len(variants):
-        why = "the 95% interval of every AUC reaches 0.5 or less"
-        found.append(f"{none_learned('variant', why)} The differences mean nothing.")
+    if none := no_variant_learned(variants):
+        found.append(str(none))
     elif guesses:
         found.append(
             f"Not shown to be better than guessing ({GUESSING}), because the 95% interval of the "
@@ -47,9 +95,8 @@ def curve_remarks(points: Sequence[CurvePoint], fitted: bool) -> list[str]:
     """
     guesses = [point["may_be_chance"] for point in points]
     found = []
-    if all(guesses):
-        why = "the 95% interval of every error reaches 0.5 or more"
-        found.append(f"{none_learned('training', why)} The curve means nothing.")
+    if none := no_size_learned(points):
+        found.append(str(none))
     elif any(guesses):
         found.append(
             f"Not shown to be better than guessing ({GUESSING}), because the 95% interval of the "

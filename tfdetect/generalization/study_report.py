@@ -12,7 +12,12 @@ from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.core.text import capitalized
 from tfdetect.evaluation.intervals import CHANCE, format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.generalization.study_remarks import GUESSING
+from tfdetect.generalization.study_remarks import (
+    GUESSING,
+    may_guess,
+    no_size_learned,
+    no_variant_learned,
+)
 from tfdetect.generalization.study_results import (
     CurvePart,
     CurveResult,
@@ -183,7 +188,7 @@ def variant_rows(values: VariantsResult) -> dict[str, Rows]:
     for name in values["variants"][0]["metrics"]:
         rows = [
             [variant["name"],
-             format_interval(variant["metrics"][name]) + _mark(variant["may_be_chance"]),
+             format_interval(variant["metrics"][name]) + _mark(may_guess(variant["metrics"], name)),
              format_interval((variant["difference"] or {}).get(name), signed=True)]
             for variant in values["variants"]
         ]  # fmt: skip
@@ -255,11 +260,11 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
 
 def _not_learned(values: CurveResult | VariantsResult) -> html.Verdict | None:
     """Return the verdict that all results may be those of guesses; None if not all may."""
-    results = values["points"] if "points" in values else values["variants"]
-    if not all(result["may_be_chance"] for result in results):
-        return None
-    title, _, why = values["remarks"][0].partition(": ")
-    return html.Verdict(title, capitalized(why), "bad")
+    if "points" in values:
+        found = no_size_learned(values["points"])
+    else:
+        found = no_variant_learned(values["variants"])
+    return html.Verdict(found.title, capitalized(found.reason), "bad") if found else None
 
 
 def _notes(values: CurveResult | VariantsResult) -> list[Markup]:

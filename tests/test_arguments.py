@@ -32,6 +32,9 @@ def closed_file():
     [
         (tfdetect.load, [None], {}, "run is a run, its folder, name or address. Received: None"),
         (tfdetect.load, [""], {}, "A path is empty"),
+        (tfdetect.evaluate, [tfdetect.load(SHIPPED)], {}, "type Detector. Give its attribute run."),
+        (tfdetect.compare, [[SHIPPED, tfdetect.load(SHIPPED)]], {}, "Give its attribute run."),
+        (tfdetect.train, [None], {}, '^Give dataset, .* For a first try: dataset="demo"$'),
         (tfdetect.train, [], {"classes": "2"}, "unexpected keyword argument 'classes'"),
         (tfdetect.train, ["demo"], {"overrides": 3}, "overrides is a mapping"),
         (tfdetect.train, ["demo"], {"overrides": {"seed": object()}}, "value of an override"),
@@ -74,12 +77,15 @@ def test_messages_name_arguments_and_commands_name_options(capsys, tmp_path):
     assert "Give --dataset, --experiment or both" in capsys.readouterr().err
 
     def fails(output: str):
-        raise UserError("Set --output. Try: python -m tfdetect.train --output X\n--other --output")
+        raise UserError(
+            "Set --output. Try: python -m tfdetect.train --output X\n--other --output=a "
+            "--output=0.5."
+        )
 
     with pytest.raises(UserError) as caught:
         checked(fails)("x")
     assert str(caught.value) == (
-        "Set output. Try: python -m tfdetect.train --output X\n--other output"
+        'Set output. Try: python -m tfdetect.train --output X\n--other output="a" output=0.5.'
     )
 
 

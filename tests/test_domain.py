@@ -130,6 +130,22 @@ def test_a_missing_file_of_features_is_called_missing(tmp_path):
         FeatureDistance.load(tmp_path, 1.0)
 
 
+def test_a_run_that_lost_a_file_is_not_calibrated_on_other_images(shared_run, tmp_path):
+    """It is refused before the images are read."""
+    folder = tmp_path / "run"
+    shutil.copytree(shared_run[0].path, folder)
+    for name in ("real", "fake"):
+        write_images(tmp_path / "a" / name, 1, name == "fake")
+    (folder / "training_images.npy").write_bytes(b"no")
+    said = []
+    for name, wrong in (("training_images.npy", "damaged"), ("domain.npy", "missing")):
+        for function in (tfdetect.calibrate, tfdetect.evaluate):
+            with pytest.raises(UserError, match=f"{name} is {wrong}"):
+                function(folder, tmp_path / "a", progress=False, log=said.append)
+        (folder / "domain.npy").unlink(missing_ok=True)
+    assert said == []
+
+
 def detector_with(*changes):
     experiment = override(
         Experiment(name="test"), ["data.image_size=24", f"model.options={OPTIONS}", *changes]

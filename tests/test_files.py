@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,10 @@ from tfdetect.core.files import (
     write_text,
 )
 from tfdetect.core.locks import locked
+from tfdetect.core.open_run import open_run
 from tfdetect.core.process import Terminated, is_command, lock_directory
 from tfdetect.core.run_command import continuing, run_command
+from tfdetect.core.run_writer import check_changeable
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,6 +148,9 @@ def test_checking_a_folder_makes_none(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot write to .*file/b: Not a directory.*--masks"):
         check_writable(tmp_path / "file/b", "--masks")
+    run = replace(open_run(ROOT / "saved_models/cifake_small_resnet"), path=tmp_path / "file/run")
+    with pytest.raises(UserError, match="to it, or copy the run .*file/run elsewhere and give the"):
+        check_changeable(run)
 
 
 @pytest.mark.parametrize(("error", "reason"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,8 +49,12 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 # A parameter that takes several values: what it takes instead of a list, what is in the list.
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
-# An option in a message. A command line, up to its end, and --set KEY=VALUE stay.
-_OPTION = re.compile(r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|--(?P<option>[a-z]+(?:-[a-z]+)*)")
+# An option in a message, with its value if that is to be typed as it is (--option=value). A command
+# line, up to its end, and --set KEY=VALUE stay.
+_OPTION = re.compile(
+    r"\bpython -m tfdetect[^\n]*|--set [\w.]+=|"
+    r"--(?P<option>[a-z]+(?:-[a-z]+)*)(?:=(?P<value>\w+(?:\.\w+)?))?"
+)
 # Arguments that are called otherwise than their options.
 _OF_OPTIONS = {"from": "from_run", "set": "overrides", "explain": "pages"}
 _AT_LEAST_1 = {
@@ -114,7 +119,13 @@ def _by_arguments(message: Any, names: Sequence[str]) -> Any:
     def by_argument(found: re.Match) -> str:
         option = str(found["option"] or "").replace("-", "_")
         name = _OF_OPTIONS.get(option, option)
-        return name if name in names else found[0]
+        if name not in names:
+            return found[0]
+        value = found["value"]
+        if value is None:
+            return name
+        is_number = re.fullmatch(r"[\d.]+", value)
+        return f"{name}={value if is_number else json.dumps(value)}"
 
     return _OPTION.sub(by_argument, message) if isinstance(message, str) else message
 
@@ -152,9 +163,10 @@ def _check_argument(what: str, value: Any, kinds: list[str]) -> None:
     is_number = isinstance(value, bool) and "bool" not in kinds  # True is an int in Python
     if not isinstance(value, types) or is_number:
         words = " or ".join(dict.fromkeys(_TYPES[kind][1] for kind in kinds))
-        raise UserTypeError(
-            f"{what} is {words}. Received: {shortened(value)}, of type {type(value).__name__}."
-        )
+        received = f"Received: {shortened(value)}, of type {type(value).__name__}."
+        if "RunLike" in kinds and isinstance(getattr(value, "run", None), Run):
+            received += " Give its attribute run."  # of a Detector, or of results
+        raise UserTypeError(f"{what} is {words}. {received}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{what} is a finite number. Received: {value}.")
 

@@ -22,12 +22,12 @@ from tfdetect.api.evaluation_job import prepare_evaluation
 from tfdetect.api.results import EvaluationResults, Results
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import check_writable, write_json
+from tfdetect.core.files import write_json
 from tfdetect.core.open_run import open_run
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import RunsCompared, SplitResult
-from tfdetect.core.run_writer import updating
+from tfdetect.core.run_writer import check_changeable, updating
 from tfdetect.core.spark_cluster import SparkCluster
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ def remeasure(run: RunLike, *, progress: bool = True) -> EvaluationResults:
         UserError: the run keeps no predictions.
     """
     run = own_run(run)
-    check_writable(run.path.parent, None)
-    check_writable(run.path, None)
+    check_changeable(run)
     import_tensorflow()
     from tfdetect.evaluation import remeasure as by_predictions
 
@@ -279,6 +278,7 @@ def calibrate(
         UserError: an argument is out of range, or the images are of one class only.
     """
     from tfdetect.evaluation.calibration_settings import CalibrationSettings
+    from tfdetect.evaluation.prediction_columns import check_parts
 
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
@@ -291,8 +291,7 @@ def calibrate(
             "Calibrate on validation, or give other images with --dataset."
         )
     run = own_run(run)
-    check_writable(run.path.parent, None)
-    check_writable(run.path, None)
+    check_changeable(run)
     from tfdetect.data.evaluation_data import (
         evaluation_data,
         is_own_dataset,
@@ -304,6 +303,8 @@ def calibrate(
         run, text_of(dataset), path_of(data_dir), authentic, None, label
     )
     spec = spec.with_values(max_pixels=max_pixels)
+    if spec.name != run.info.dataset.name:  # its own dataset makes them again
+        check_parts(run)
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.evaluation.calibrate_finished_run import calibrate_finished_run

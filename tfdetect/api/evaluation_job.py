@@ -75,6 +75,7 @@ def prepare_evaluation(
         UserError: the data cannot be found, do not fit the run, or the output cannot be written.
     """
     from tfdetect.data.evaluation_data import evaluation_data
+    from tfdetect.evaluation.prediction_columns import check_parts
 
     run = own_run(run, output)
     spec, roots, target = evaluation_data(
@@ -83,6 +84,7 @@ def prepare_evaluation(
     if target == run.path and open_run(target).info != run.info:
         target = evaluation_folder(run, spec.name, roots)
     check_writable(target)
+    check_parts(run)
     return EvaluationJob(run, spec.with_values(max_pixels=max_pixels), roots, target)
 
 

@@ -43,12 +43,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def check_writable(output: Path, flag: str | None = "--output") -> None:
+def check_writable(output: Path, flag: str | None = "--output", instead: str = "") -> None:
     """Check that a folder can be written, before data are read; nothing is created.
 
     Args:
         output: the folder, which need not exist.
         flag: the argument that chooses another folder; None if there is none.
+        instead: without a flag, what else can be done; by default to choose another folder.
 
     Raises:
         UserError: it cannot be created or written.
@@ -64,7 +65,7 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
         way_out = (
             f"Choose another folder with {flag}."
             if flag
-            else "Allow writing to it, or choose another folder."
+            else f"Allow writing to it, or {instead or 'choose another folder'}."
         )
         raise UserError(f"Cannot write to {output}: {error.strerror}. {way_out}") from error
 

@@ -381,7 +381,7 @@ class Run:
             [view] = self.views
             if crops > 1 and self.predicts_masks:
                 raise UserError(
-                    f"{self.name} predicts masks and reads whole images in tiles; use --crops 1."
+                    f"{self.name} predicts masks and reads whole images in tiles; use --crops=1."
                 )
             if crops > 1 and not cuts_windows(view.policy):
                 raise UserError(

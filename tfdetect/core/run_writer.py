@@ -38,6 +38,16 @@ def write_info(run: Run) -> None:
     write_text(run.path / "run.json", run.info.model_dump_json(indent=2) + "\n")
 
 
+def check_changeable(run: Run) -> None:
+    """Check that a finished run can be changed: its folder, and the one that contains it.
+
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    for folder in (run.path.parent, run.path):
+        check_writable(folder, None, f"copy the run {run.path} elsewhere and give the copy")
+
+
 @contextmanager
 def updating(run: Run) -> Iterator[Run]:
     """Yield the run in a staged copy of its folder, which replaces the folder in one swap.
@@ -49,8 +59,7 @@ def updating(run: Run) -> Iterator[Run]:
         RunLockedError: another process is writing this run.
         UserError: the folder cannot be written.
     """
-    check_writable(run.path.parent, None)
-    check_writable(run.path, None)
+    check_changeable(run)
     with (
         locked(_lock_of(run.path), _refusal(run.path)),
         staged(run.path, copy=True, linked=_LINKED) as folder,

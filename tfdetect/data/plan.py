@@ -128,7 +128,7 @@ def _check_arguments(
     if from_run is None and replay is not None:
         raise UserError("--replay draws from the training data of a run: give --from RUN, too.")
     if experiment is None and dataset is None:
-        raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
+        raise UserError("Give --dataset, --experiment or both. For a first try: --dataset=demo")
     if model is not None:
         load_model(model)
 

@@ -259,7 +259,7 @@ def with_shift(
         console.warn(
             f"at its threshold {run.threshold:.3g} the run has a balanced accuracy of {after:.0%} "
             f"on these images, before the shift {before:.0%}: probabilities moved, and the "
-            "threshold did not. Give one, such as --threshold balanced or --threshold 0.5"
+            "threshold did not. Give one, such as --threshold=balanced or --threshold=0.5"
         )
     return run
 

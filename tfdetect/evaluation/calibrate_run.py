@@ -64,7 +64,7 @@ def calibrate_run(
     if settings.false_positive_rate is not None:
         raise UserError(
             "--false-positive-rate chooses a threshold on authentic images alone, and "
-            f"{int(fake.sum()):,} of these are fakes. With both classes use --threshold fpr_5."
+            f"{int(fake.sum()):,} of these are fakes. With both classes use --threshold=fpr_5."
         )
     if settings.method == "shift" or (
         settings.dataset and settings.method == "auto" and is_few(fake)

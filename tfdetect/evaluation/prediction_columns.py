@@ -127,9 +127,7 @@ class PredictionColumns:
         self._distances = np.full(count, np.nan, np.float32)
         self._facts = Facts.empty(count)
         self._masks = _MaskColumns(count, mask_known) if masks else None
-        self._distance = None
-        if run.info.domain is not None:
-            self._distance = FeatureDistance.load(run.path, run.info.domain.rest)
+        self._distance, self._hashes = _parts_of(run)
 
     def add(self, batch: ScoredBatch) -> None:
         """Add some images."""
@@ -226,16 +224,34 @@ class PredictionColumns:
         formats[np.flatnonzero(from_pixels)] = None
         columns = _label_columns(self._run, self._raw, missing)
         columns |= domain_columns(self._run, facts.sides, formats, self._distances, missing)
-        columns["duplicate_of_train"] = _duplicates(self._run, facts, missing, own_validation)
+        columns["duplicate_of_train"] = _duplicates(self._hashes, facts, missing, own_validation)
         if self._masks:
             shown = mask_is_shown(columns["p_fake"].values, self._run.mask_threshold)
             columns |= self._masks.columns(shown, missing)
         return Table(columns | {"error": Column.texts(errors)})
 
 
-def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: bool) -> Column:
+def check_parts(run: Run) -> None:
+    """Check the files by which a run compares images with those of its training.
+
+    Raises:
+        UserError: one of them is missing or damaged.
+    """
+    _parts_of(run)
+
+
+def _parts_of(run: Run) -> tuple[FeatureDistance | None, TrainingHashes | None]:
+    """Return the distance from the training images and their hashes, as far as a run has them."""
+    distance = None
+    if run.info.domain is not None:
+        distance = FeatureDistance.load(run.path, run.info.domain.rest)
+    return distance, TrainingHashes.load(run.path)
+
+
+def _duplicates(
+    hashes: TrainingHashes | None, facts: Facts, missing: np.ndarray, own_validation: bool
+) -> Column:
     """Return the column duplicate_of_train, as far as the run's hashes tell."""
-    hashes = TrainingHashes.load(run.path)
     if hashes is None:
         return Column.missing_bools(len(missing))
     return Column(hashes.contain(facts.hashes, not own_validation), missing)

@@ -84,7 +84,7 @@ def check_devices(training: Training, devices: Devices) -> None:
     if training.accumulate > 1 and (devices.replicas > 1 or devices.workers):
         raise UserError(
             "training.accumulate is for one device: Keras cannot average gradients over steps and "
-            "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
+            "devices at once. Use one (--gpus=0), or a larger training.batch_size on all of them."
         )
 
 

@@ -107,7 +107,7 @@ def test_help_is_fast():
 
 MISTAKES = {
     "unknown dataset": (["--dataset", "cifak"], "Did you mean 'cifake'"),
-    "nothing to do": ([], "--dataset demo"),
+    "nothing to do": ([], "--dataset=demo"),
     "unknown experiment": (["--experiment", "dmo"], "Did you mean 'demo'"),
     "unknown backbone": (["--dataset", "demo", "--set", "model.backbone=densnet121"],
                          "Did you mean 'densenet121'"),
@@ -408,6 +408,6 @@ def test_a_cache_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch, 
     ],
 )
 def test_what_to_do_fits_what_the_disk_refused(tmp_path, number, way_out):
-    path = tmp_path / "report.html"
+    path = tmp_path / "space: too long.html"  # the number decides, not words
     text = explanation_of(OSError(number, "-", str(path)))
     assert f": {path}. What was finished before is unchanged. {way_out.format(path=path)}" in text

@@ -33,7 +33,7 @@ from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fisher_fusion import evidence
 from tfdetect.fusion.fused_run import training_images_of
 from tfdetect.fusion.fusion_data import find_fusion_data
-from tfdetect.fusion.fusion_report import format_comparison, worse_than_best_member
+from tfdetect.fusion.fusion_report import _result, format_comparison, worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.score_members import _check_finite
@@ -283,6 +283,20 @@ def test_without_cross_fitting_validation_is_measured_and_called_optimistic():
     warning = worse_than_best_member(measure_comparison(comparison))
     assert "worse than its best member" in warning and "AUC 0." in warning
     assert "alone, or --fusion mean." in warning
+
+
+def test_what_is_shown_as_no_difference_is_called_so():
+    for value, low, high, word in (
+        (0.00003, 0.00001, 0.00006, "no difference"),
+        (-0.00003, -0.00006, -0.00001, "no difference"),
+        (0.0, 0.0, 0.0, "no difference"),
+        (0.001, -0.002, 0.004, "no significant difference"),
+        (0.002, 0.001, 0.004, "better"),
+        (0.002, None, None, "too few images"),
+    ):
+        gain = {"value": value, "low": low, "high": high}
+        assert _result("auc", gain) == word
+        assert _result("log_loss", gain) == {"better": "worse"}.get(word, word)
 
 
 def test_a_fusion_that_is_worse_than_its_best_member_on_test_alone_is_warned_of():

@@ -16,6 +16,7 @@ from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_info import View
+from tfdetect.evaluation.prediction_columns import NOT_A_NUMBER
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.headers import read_header
 from tfdetect.imaging.pillow import read_rgb
@@ -439,6 +440,21 @@ def test_the_words_are_those_of_the_light_runtime(shipped, browser):
         for row, words in zip(rows, found):
             assert words == verdict_words(run, row, row["in_domain"] is False)._asdict(), row
         page.close()
+
+
+@pytest.mark.slow
+def test_an_output_that_is_not_a_number_is_no_verdict(shipped, browser):
+    page = browser.new_page()
+    page.goto(f"{shipped[0]}cifake_small_resnet/")
+    found = page.evaluate("""async () => {
+      const {Detector} = await import(new URL("app/detector.js", location));
+      const detector = new Detector();
+      detector.settings = await (await fetch("model/detector.json")).json();
+      detector.score = async () => ({table: [0.5, NaN], features: null});
+      return detector.predict({height: 32, width: 32, format: "PNG"});
+    }""")
+    assert found == {"row": {"error": NOT_A_NUMBER}}
+    page.close()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -119,12 +119,29 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def disk_error(error: BaseException) -> str | None:
-    """Return what the disk refused if an error, or its cause, comes from the disk; else None.
+class DiskError(NamedTuple):
+    """What the disk refused. The user can fix that: free space, allow access, change the folder.
 
-    The user can fix that: free space, allow access, choose another folder. The path, where it is
-    known, is at the end: "Permission denied: x.png".
+    Attributes:
+        number: its number, such as `errno.ENOSPC`.
+        path: the file or folder; "" if it is not known.
     """
+
+    number: int
+    path: str
+
+    def __str__(self) -> str:
+        return _DISK_ERRORS[self.number] + (f": {self.path}" if self.path else "")
+
+
+def disk_error(error: BaseException) -> str | None:
+    """Return `find_disk_error` in words, such as "Permission denied: x.png"; or None."""
+    found = find_disk_error(error)
+    return None if found is None else str(found)
+
+
+def find_disk_error(error: BaseException) -> DiskError | None:
+    """Return what the disk refused if an error, or its cause, comes from the disk; else None."""
     place: str | None = None
     seen: BaseException | None = error
     while seen is not None:
@@ -132,7 +149,7 @@ def disk_error(error: BaseException) -> str | None:
         number = _number_of(seen)
         if number is not None:
             name = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or place
-            return _DISK_ERRORS[number] + (f": {os.fsdecode(name)}" if name else "")
+            return DiskError(number, os.fsdecode(name) if name else "")
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -1,5 +1,6 @@
 """`run_command`: runs a command and turns errors and signals into messages and exit codes."""
 
+import errno
 import io
 import os
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
@@ -15,6 +17,9 @@ from tfdetect.core.errors import NothingToDo, UserError, first_line
 from tfdetect.core.packages import missing_package
 from tfdetect.core.plugin_faults import shows_traceback
 from tfdetect.core.process import Terminated, command_process, stopped_by
+
+if TYPE_CHECKING:
+    from tfdetect.core.disk import DiskError
 
 _in_command: ContextVar[bool] = ContextVar("in_command", default=False)
 
@@ -84,12 +89,12 @@ def explanation_of(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
         return str(missing)
-    from tfdetect.core.disk import disk_error
+    from tfdetect.core.disk import find_disk_error
 
-    if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
+    if found := find_disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
         return (
-            f"{reason}. What was finished before is unchanged. {_way_out(reason)}, or choose "
-            f"another folder{_of_caches(reason)}, and run the command again."
+            f"{found}. What was finished before is unchanged. {_way_out(found)}, or choose "
+            f"another folder{_of_caches(found.path)}, and run the command again."
         )
     if lacks_memory(error):
         return (
@@ -101,29 +106,28 @@ def explanation_of(error: Exception) -> str | None:
     return None
 
 
-def _way_out(reason: str) -> str:
+def _way_out(refused: "DiskError") -> str:
     """Return what to do about what the disk refused."""
     from tfdetect.core.disk import room_left
 
-    what, _, path = reason.partition(": ")
-    if "space" in what or "quota" in what:
-        free = room_left(path)
+    if refused.number in (errno.ENOSPC, errno.EDQUOT):
+        free = room_left(refused.path)
         return "Free space on the disk" + (
             "" if free is None else f" ({free / 1e6:,.1f} MB are free)"
         )
-    if "too large" in what:
+    if refused.number == errno.EFBIG:
         return "Raise the limit on the size of a file (ulimit -f)"
-    if "too long" in what:
+    if refused.number == errno.ENAMETOOLONG:
         return "Shorten the name"
-    if "input/output" in what:
+    if refused.number == errno.EIO:
         return "Check the disk and its connection"
-    return f"Allow access to {path or 'the folder'}"
+    return f"Allow access to {refused.path or 'the folder'}"
 
 
-def _of_caches(reason: str) -> str:
-    """Return how to choose another folder for caches if the disk refused that folder; else ""."""
+def _of_caches(path: str) -> str:
+    """Return how to choose another folder for caches if the disk refused that one; else ""."""
     try:
-        refused, cache = Path(reason.partition(": ")[2]), cache_dir()
+        refused, cache = Path(path), cache_dir()
     except UserError:  # what the variable says is no folder
         return ""
     if refused.is_absolute() and (refused.is_relative_to(cache) or cache.is_relative_to(refused)):

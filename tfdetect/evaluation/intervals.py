@@ -20,6 +20,7 @@ LEVEL = 0.95
 RESAMPLES = 1000  # of every command, so that intervals of the same data are the same everywhere
 CHUNK = 2**18  # weights that are evaluated at once
 CHANCE = 0.5  # AUC, balanced accuracy and balanced error of guesses
+_DIGITS = 4  # of metrics that are shown
 FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
 
 
@@ -46,6 +47,19 @@ def may_be_chance(metric: Interval) -> bool:
     That is, whether its lower end is at most 0.5; false where there is no interval.
     """
     return metric["low"] is not None and metric["low"] <= CHANCE
+
+
+def sign_of(difference: Interval) -> int | None:
+    """Return 1 or -1 where a difference of two detectors is significant, by its sign, else 0.
+
+    It is 0, too, where the difference is shown as 0.0000. None where there is no interval.
+    """
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    if value is None or low is None or high is None:
+        return None
+    if not round(value, _DIGITS):
+        return 0
+    return int(low > 0) - int(high < 0)
 
 
 def proportion(hits: np.ndarray) -> Interval:
@@ -354,7 +368,7 @@ def _noise(
 
 
 def format_interval(
-    metric: Interval | None, digits: int = 4, percent: bool = False, signed: bool = False
+    metric: Interval | None, digits: int = _DIGITS, percent: bool = False, signed: bool = False
 ) -> str:
     """Return a metric as text, "0.9123 [0.9050, 0.9190]"; "-" where it is not defined.
 

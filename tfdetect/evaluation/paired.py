@@ -30,7 +30,7 @@ from tfdetect.evaluation.intervals import (
     each_row,
     format_interval,
     may_be_chance,
-    numbers,
+    sign_of,
 )
 from tfdetect.evaluation.mask_intervals import mask_intervals
 from tfdetect.evaluation.mask_metrics import PixelCounts, confusions, iou_of, mask_metrics
@@ -355,8 +355,7 @@ def _tables(found: Compared, names: Mapping[str, str], tests: Mapping[Test, str]
 
 
 def _star(metric: Interval) -> str:
-    _, low, high = numbers(metric)
-    return " *" if low > 0 or high < 0 else ""
+    return " *" if sign_of(metric) else ""
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from tfdetect.core.files import write_json, write_text
 from tfdetect.core.run_results import Interval, Metrics
 from tfdetect.core.text import listed
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import format_interval, may_be_chance, numbers
+from tfdetect.evaluation.intervals import format_interval, may_be_chance, numbers, sign_of
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
 from tfdetect.fusion.fusion_results import FILE, FusionPart, FusionResult, FusionsCompared
@@ -94,7 +94,7 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
     if found := _guessing(values, split):
         return found
-    if gain["value"] is None:
+    if sign_of(gain) is None:
         return html.Verdict("The gain of the fusion could not be measured", "", "neutral")
     result = _result("log_loss", gain)
     titles: dict[str, tuple[str, html.Tone]] = {
@@ -103,6 +103,7 @@ def _verdict(values: FusionResult, split: str) -> html.Verdict:
         "no significant difference": (
             f"No significant difference from the best member, {best}", "caution",
         ),
+        "no difference": (f"No difference from the best member, {best}", "caution"),
     }  # fmt: skip
     title, tone = titles[result]
     detail = f"Difference of the log-loss on {split}: {_signed(gain)} (below 0 is better)."
@@ -274,12 +275,12 @@ def _signed(gain: Interval) -> str:
 
 def _result(metric: str, gain: Interval) -> str:
     """Return in words whether a gain is significant, and in which direction."""
-    low, high = gain["low"], gain["high"]
-    if low is None or high is None:
+    sign = sign_of(gain)
+    if sign is None:
         return "too few images"
-    if metric in _LOWER_IS_BETTER:
-        low, high = -high, -low
-    return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
+    if sign == 0:
+        return "no significant difference" if round(gain["value"] or 0.0, 4) else "no difference"
+    return "better" if (sign > 0) != (metric in _LOWER_IS_BETTER) else "worse"
 
 
 def worse_than_best_member(values: FusionsCompared) -> str:

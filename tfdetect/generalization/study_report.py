@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.core.text import capitalized
-from tfdetect.evaluation.intervals import CHANCE, format_interval, numbers
+from tfdetect.evaluation.intervals import CHANCE, format_interval, numbers, sign_of
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.study_remarks import (
     GUESSING,
@@ -279,8 +279,7 @@ def variants_verdict(values: VariantsResult) -> html.Verdict:
     first, *others = values["variants"]
     differ = [
         variant for variant in others
-        if (change := (variant["difference"] or {}).get("auc")) and change["low"] is not None
-        and change["high"] is not None and not change["low"] <= 0 <= change["high"]
+        if (change := (variant["difference"] or {}).get("auc")) and sign_of(change)
     ]  # fmt: skip
     if not differ:
         return html.Verdict(

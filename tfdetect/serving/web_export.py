@@ -16,6 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import check_writable, staged
 from tfdetect.core.run import Run
+from tfdetect.evaluation.prediction_columns import NOT_A_NUMBER
 from tfdetect.evaluation.verdict_words import verdict_words
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.serving.npm import Package, archives, contents
@@ -157,6 +158,7 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
             "formats": run.in_domain_formats or None,
         },
         "words": words_by_probability(run),
+        "not_a_number": NOT_A_NUMBER,  # the reason why an image gets no verdict
     }
 
 

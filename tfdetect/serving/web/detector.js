@@ -37,6 +37,7 @@ export class Detector {
   async predict(image, onProgress = () => {}) {
     const scores = this.settings.predicts_masks
       ? await this.scorePixels(image, onProgress) : await this.score(image);
+    if (scores.table.some(Number.isNaN)) return {row: {error: this.settings.not_a_number}};
     const row = this.verdict(scores, image);
     if (!scores.mask) return {row};
     const shown = row.p_fake >= Math.fround(this.settings.mask_threshold);

@@ -526,6 +526,23 @@ def test_a_conformal_threshold_says_how_many_images_it_needs():
     assert conformal_threshold(np.ones(19, np.float32), 0.05) > 1
 
 
+def test_where_the_rest_is_too_few_the_images_that_were_left_out_are_counted(calibrated_run):
+    run = calibrated_run[0]
+    for labels, needed in ((np.zeros(30), "19 authentic"), (np.arange(30) % 15 == 0, "10 images")):
+        table = raw_table(np.zeros(30))
+        known = pa.array(np.arange(30) >= 8)
+        table = table.set_column(table.column_names.index("duplicate_of_train"),
+                                 "duplicate_of_train", known)  # fmt: skip
+        with pytest.raises(UserError) as raised:
+            calibrate_run(run, catalog_rows(labels), table, CalibrationSettings(dataset="one"),
+                          log=lambda text: None)  # fmt: skip
+        assert needed in str(raised.value) and "Received: 8" in str(raised.value)
+        assert str(raised.value).endswith(
+            f"22 of 30 images are known to {run.name} from training or validation (the same or a "
+            "copy), and left out: they are not counted here."
+        )
+
+
 def test_a_shift_is_found_with_an_honest_interval():
     rng, covered = np.random.default_rng(1), 0
     for _ in range(300):

@@ -107,6 +107,17 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
         assert ", ".join(sorted(paths[:changed])[:2]) in said and "other content" in said
         assert "Evaluate all of them on the same files with" in said
         assert code or json.loads(out)["count"] == len(paths) - 2
+    # Of another dataset, in whose folder files have the same names.
+    dataset = pa.array(["photos"] * table.num_rows)
+    moved = table.set_column(table.column_names.index("dataset"), "dataset", dataset)
+    pq.write_table(moved.set_column(at, "hash", pa.array(given)), file)
+    assert run_command(compare_command, [str(one), str(other)]) == 2
+    said = capsys.readouterr().err
+    assert "different datasets (one: pictures; other: photos) and have no image in common" in said
+    pq.write_table(moved.set_column(at, "hash", pa.array([given[0], *hashes[1:]])), file)
+    assert run_command(compare_command, [str(one), str(other)]) == 0
+    said = capsys.readouterr().err
+    assert f"on the {len(paths) - 1} images that" in said and "other content" not in said
     file.write_bytes(file.read_bytes()[:-100])
     assert run_command(compare_command, [str(one), str(other)]) == 2
     assert "cannot be read" in (said := capsys.readouterr().err) and "Make them with" in said
@@ -149,8 +160,8 @@ def localizer_like(path, quality, truths, seed):
         altered = np.where(noise < quality, truth, noise > 0.9)
         counts = count_pixels(np.where(altered, 0.9, 0.1).astype(np.float32), truth)
         rows.append({
-            "path": f"{number}.png", "hash": str(number), "label": int(truth.any()),
-            "p_fake": float(altered.mean()), "error": None,
+            "dataset": "masks", "path": f"{number}.png", "hash": str(number),
+            "label": int(truth.any()), "p_fake": float(altered.mean()), "error": None,
             "altered_histogram": counts[0], "authentic_histogram": counts[1],
         })  # fmt: skip
     (path / "predictions").mkdir()

@@ -680,6 +680,7 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     (tmp_path / "experiment.yaml").write_bytes((shipped / "experiment.yaml").read_bytes())
     assert not_learned(run, results) == []  # overconfident, but it ranks the images
     card = model_card(run, chance)
+    assert "\n- shorter side: 32 pixels\n" in card
     assert warning in card and run.experiment().description in card
     changed = run.experiment().to_yaml().replace("- 32\n  - 32", "- 48\n  - 48")
     (tmp_path / "experiment.yaml").write_text(changed)
@@ -687,7 +688,11 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     (tmp_path / "history.csv").write_text(epochs.format(0.68))
     assert not_learned(run, chance) == []
     (tmp_path / "history.csv").write_text(epochs.format("nan"))
-    assert "best: 0.7000" in not_learned(run, chance)[0]
+    assert "lowest: 0.7000; the detector is of epoch 1, by its" in not_learned(run, chance)[0]
+    rows = epochs.format(0.71) + "3,0.7,0.5,0.75,0.55\n"
+    (tmp_path / "history.csv").write_text(rows)
+    kept = "lowest: 0.7000; the detector is of epoch 3, by its accuracy of 0.5500: 0.7500)"
+    assert kept in not_learned(run, chance)[0]
     assert training_warnings(run, results) == []
     (tmp_path / "history.csv").write_text(epochs.format(0.68))
     [told] = training_warnings(run.with_info(diverged=3), results)

@@ -107,6 +107,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def span(low: int, high: int) -> str:
+    """Return "32 to 1,024", or "32" where both are equal."""
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def listed(names: Iterable[object], most: int = 3) -> str:
     """Return names separated by commas; if there are more than `most`, how many are left out."""
     shown = list(map(printable, names))

@@ -34,6 +34,10 @@ WORSE = 0.05  # loss of balanced accuracy from which a shift is warned of
 _LEVEL = 0.95
 
 
+class TooFewImages(UserError):
+    """There are too few images to adapt or calibrate a run on, or none of a class."""
+
+
 def images_needed(rate: float) -> int:
     """Return the smallest number of authentic images for which a rate can be promised."""
     return math.ceil(1 / rate - 1e-9) - 1
@@ -51,12 +55,12 @@ def conformal_threshold(p: np.ndarray, rate: float) -> float:
         rate: wanted false positive rate, above 0 and below 1.
 
     Raises:
-        UserError: there are too few images for that rate.
+        TooFewImages: there are too few images for that rate.
     """
     n = len(p)
     k = math.ceil((n + 1) * (1 - rate) - 1e-9)
     if k > n:
-        raise UserError(
+        raise TooFewImages(
             f"To promise at most {rate:.3g} false positives, {images_needed(rate):,} authentic "
             f"images are needed at least. Received: {n:,}. Add images, or ask for "
             f"--false-positive-rate {1 / (n + 1):.2g} or more."
@@ -116,7 +120,8 @@ def with_conformal_threshold(
         log: called with a line on what was done.
 
     Raises:
-        UserError: there are too few images, or a setting needs fakes.
+        TooFewImages: there are too few images.
+        UserError: a setting needs fakes.
     """
     settings.check_for_authentic_images()
     rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
@@ -210,7 +215,8 @@ def with_shift(
         log: called with a line on what was done.
 
     Raises:
-        UserError: there are too few images, or a setting has no meaning for a shift.
+        TooFewImages: there are too few images.
+        UserError: a setting has no meaning for a shift.
     """
     fake = rows["label"].to_numpy() > 0
     _check_for_shift(settings, fake)
@@ -289,7 +295,7 @@ def _check_for_shift(settings: CalibrationSettings, fake: np.ndarray) -> None:
     """Raise UserError where the images are too few, or a setting has no meaning for a shift."""
     fakes, authentic = int(fake.sum()), int((~fake).sum())
     if len(fake) < MIN_SHIFT_IMAGES or min(fakes, authentic) < MIN_SHIFT_CLASS:
-        raise UserError(
+        raise TooFewImages(
             f"A shift needs at least {MIN_SHIFT_IMAGES} images, {MIN_SHIFT_CLASS} of each class. "
             f"Received: {counted(len(fake), 'image')}, {authentic} authentic and {fakes} fake. "
             "Label more "

@@ -8,6 +8,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import counted, images_are
 from tfdetect.evaluation.adaptation import (
+    TooFewImages,
     is_few,
     with_conformal_threshold,
     with_mask_threshold,
@@ -54,10 +55,24 @@ def calibrate_run(
         UserError: there are too few images for the settings, or one class is missing where they
             require both.
     """
-    used = table["error"].is_null().to_numpy()
+    used, known = table["error"].is_null().to_numpy(), np.zeros(len(table), bool)
     if settings.dataset:
-        used &= ~_known(run, table, log)
-    rows, table = (each.filter(pa.array(used)) for each in (rows, table))
+        known = _known(run, table, log)
+    rows, table = (each.filter(pa.array(used & ~known)) for each in (rows, table))
+    try:
+        return _calibrated(run, rows, table, settings, log)
+    except TooFewImages as error:
+        if not known.any():
+            raise
+        raise TooFewImages(
+            f"{error} {_known_sentence(run, known)}, and left out: they are not counted here."
+        ) from None
+
+
+def _calibrated(
+    run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
+) -> Run:
+    """Return the run of `calibrate_run` from the images that can be used."""
     fake = rows["label"].to_numpy() > 0
     if settings.dataset and len(fake) and not fake.any():
         return with_conformal_threshold(run, rows, table, settings, log)
@@ -72,7 +87,7 @@ def calibrate_run(
         return with_shift(run, rows, table, settings, log)
     if settings.required and (fake.all() or not fake.any()):
         kind = "authentic image" if fake.any() else "fake"
-        raise UserError(
+        raise TooFewImages(
             f"A calibration needs authentic images and fakes. Received: "
             f"{counted(len(fake), 'image')}, no {kind}. Choose a dataset with both classes."
         )
@@ -129,15 +144,19 @@ def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:
     known = table["duplicate_of_train"].fill_null(False).to_numpy(zero_copy_only=False)
     if known.all() and len(known):
         raise UserError(
-            f"{images_are(len(known), len(known))} known to {run.name} from training or validation "
-            "(the same or a copy). Calibrate on images that it has never seen."
+            f"{_known_sentence(run, known)}. Calibrate on images that it has never seen."
         )
     if known.any():
-        log(
-            f"{images_are(int(known.sum()), len(known))} known to {run.name} from training or "
-            "validation (the same or a copy); the calibration leaves such images out"
-        )
+        log(f"{_known_sentence(run, known)}; the calibration leaves such images out")
     return known
+
+
+def _known_sentence(run: Run, known: np.ndarray) -> str:
+    """Return how many of the images, bool [n], a run knows; without a period."""
+    return (
+        f"{images_are(int(known.sum()), len(known))} known to {run.name} from training or "
+        "validation (the same or a copy)"
+    )
 
 
 def _threshold_rule(run: Run, settings: CalibrationSettings) -> str | float:

@@ -4,7 +4,7 @@ from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults, ordered
 from tfdetect.core.shipped_documents import shipped_names
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import shell_command, span
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (
     tables_of,
@@ -93,7 +93,8 @@ def _training_data(run: Run) -> str:
         for name, side in (("shorter", images.shorter_side), ("longer", images.longer_side)):
             if side:
                 low, middle, high = side
-                lines.append(f"- {name} side: {low} to {high} pixels, median {middle}")
+                median = "" if low == high else f", median {middle:,}"
+                lines.append(f"- {name} side: {span(low, high)} pixels{median}")
     lines += [f"- warning: {warning}" for warning in data.warnings]
     return "\n".join(lines)
 

@@ -219,7 +219,10 @@ def compare_tables(
 
 
 def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) -> None:
-    """Warn of files that changed between the evaluations, which are not compared.
+    """Warn of images that not all runs were evaluated on, and which are not compared.
+
+    Files of the same path changed between the evaluations, unless these are of different datasets,
+    whose files have the same paths by chance.
 
     Args:
         common: path and hash of each image that all tables have.
@@ -234,12 +237,25 @@ def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) 
     if changed:
         more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
         files = f"{', '.join(map(printable, changed[:5]))}{more}"
-        words = f"files of the same path have other content in one of {', '.join(tables)}: {files}"
-        if not common:
-            raise UserError(f"No image was evaluated by all runs: {words}. {again} NAME")
-        console.warn(f"{words}. They are left out. {again} NAME")
-    elif not common:
-        raise UserError(f"No image was evaluated by all of {', '.join(tables)}. {again} NAME")
+    datasets = {name: sorted(pc.unique(t["dataset"]).to_pylist()) for name, t in tables.items()}
+    differ = len(set(map(tuple, datasets.values()))) > 1
+    which = "; ".join(f"{name}: {listed(found)}" for name, found in datasets.items())
+    if not common:
+        alike = f" (files of the same path have other content: {files})" if changed else ""
+        raise UserError(
+            f"The runs were evaluated on different datasets ({which}) and have no image in "
+            f"common{alike}. {again} NAME"
+        )
+    if differ:
+        console.warn(
+            f"the runs were evaluated on different datasets ({which}) and are compared on the "
+            f"{counted(len(common), 'image')} that these have in common. {again} NAME"
+        )
+    elif changed:
+        console.warn(
+            f"files of the same path have other content in one of {', '.join(tables)}: {files}. "
+            f"They are left out. {again} NAME"
+        )
 
 
 def _compare_labels(

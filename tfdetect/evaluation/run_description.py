@@ -7,7 +7,7 @@ from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Adaptation, View
 from tfdetect.core.run_results import Interval, SplitResult, SplitResults, ordered
-from tfdetect.core.text import counted, listed
+from tfdetect.core.text import counted, listed, span
 
 
 def describe_detector(run: Run) -> str:
@@ -82,8 +82,7 @@ def _scaled(view: View, sides: tuple[int, int, int]) -> str:
         change = "reduced"
     else:
         return ""
-    found = f"{low}" if low == high else f"{low} to {high}"
-    return f"The training images (shorter side {found} pixels) were {change}."
+    return f"The training images (shorter side {span(low, high)} pixels) were {change}."
 
 
 def fake_means(run: Run) -> str:

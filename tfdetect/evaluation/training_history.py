@@ -6,7 +6,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.parsing import read_rows
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults
-from tfdetect.training.monitor import STEADIER
+from tfdetect.training.monitor import STEADIER, Monitor, monitor_of
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
@@ -73,9 +73,9 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
     constant = -sum(n / sum(counts) * math.log(n / sum(counts)) for n in counts)
     # Runs of earlier versions may have gone on where the log-loss was not a number.
     losses = [row["val_log_loss"] for row in history]
-    best = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
     auc = results.get("validation", {}).get("metrics", {}).get("auc", {}).get("low")
-    if best < constant or (auc is not None and auc > 0.5):
+    if lowest < constant or (auc is not None and auc > 0.5):
         return []
     experiment = run.experiment()
     training, tries = experiment.training, ["another learning rate (training.optimizer)"]
@@ -92,5 +92,21 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
     return [
         "The detector did not learn: its validation log-loss never fell below "
         f"{constant:.4f}, that of always answering the fraction of each class (epochs: "
-        f"{run.info.epochs}, best: {best:.4f}). Try {', '.join(tries)}, or more images."
+        f"{run.info.epochs}, lowest: {lowest:.4f}{_kept(history, monitor_of(training))}). Try "
+        f"{', '.join(tries)}, or more images."
     ]
+
+
+def _kept(history: list[dict[str, float]], monitor: Monitor) -> str:
+    """Return which epoch the detector is of, with its log-loss; "" if the history has no metric."""
+    best, kept = None, None
+    for row in history:
+        value = row.get(monitor.name, math.nan)
+        if monitor.is_better(value, best):
+            best, kept = value, row
+    if best is None or kept is None:
+        return ""
+    return (
+        f"; the detector is of epoch {kept['epoch']:.0f}, by its {monitor.title} of {best:.4f}: "
+        f"{kept['val_log_loss']:.4f}"
+    )

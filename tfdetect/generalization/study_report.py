@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
-from tfdetect.core.text import capitalized
+from tfdetect.core.text import capitalized, span
 from tfdetect.evaluation.intervals import CHANCE, format_interval, numbers, sign_of
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.study_remarks import (
@@ -40,7 +40,7 @@ def curve_rows(values: CurveResult) -> Rows:
     rows = []
     for point in points:
         low, high = min(point["images"]), max(point["images"])
-        images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        images = span(low, high)
         size = [images] if by_images else [str(point["size"]), images]
         seeds = " ".join(f"{error:.4f}" for error in point["seeds"])
         cells = [format_interval(point[part]) for part in parts]

@@ -627,7 +627,9 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     assert info.adaptation.false_positive_rate == 0.05 < info.adaptation.rate_bound
     assert info.adaptation.shorter_side == info.adaptation.longer_side == (60, 60, 60)
     assert info.calibration == run.info.calibration
-    assert "so that at most 5.0% of new images" in threshold_sentence(open_run(copy))
+    assert "at most 5% of new images like these are called fake" in threshold_sentence(
+        open_run(copy)
+    )
     capsys.readouterr()
     assert run_command(predict_command, [str(copy), str(reals), "--json", "--quiet"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -641,7 +643,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     strict = open_run(copy)
     assert (strict.threshold, strict.info.adaptation.stricter) == (0.999, 0.999)
     assert strict.abstention_band[1] == 0.999
-    assert "0.999 is stricter and was taken" in threshold_sentence(strict)
+    assert "The higher one, 0.999, was kept" in threshold_sentence(strict)
     assert run_command(calibrate_command, [*command, "--threshold", "0.001"]) == 0
     assert open_run(copy).info == info
 
@@ -663,7 +665,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     assert [row["verdict"] for row in again] == [row["verdict"] for row in rows]
     assert not any("size" in row["domain_reasons"] for row in again)
     card = (copy / "model_card.md").read_text()
-    assert "so that at most 5.0% of new images" in card and "A shift of" in card
+    assert "at most 5% of new images" in card and "A shift of" in card
     assert "fakes of mine" not in card.partition("Abstention")[2].partition("was added")[0]
     assert run_command(calibrate_command, command) == 0  # there is nothing left to shift
     shown = capsys.readouterr()

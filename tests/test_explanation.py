@@ -31,6 +31,7 @@ from tfdetect.evaluation.verdict_words import (
     reencoding,
     stability_sentence,
     verdict_words,
+    what_is_read,
 )
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page, maps, wording
@@ -493,7 +494,7 @@ def test_the_page_says_what_of_an_image_the_detector_sees(calibrated_detector):
         ({"policy": "stretch"}, (96, 96), "the whole image"),
         ({"policy": "stretch"}, (48, 200), "the whole image, resized"),
         ({"policy": "pad"}, (300, 200), "the whole image, reduced, with a black border"),
-        ({"policy": "crop", "equalize": equalized}, (3000, 4000), "the middle 512 x 512 pixels, "
+        ({"policy": "crop", "equalize": equalized}, (300, 400), "the middle of the image, "
          "reduced, after one JPEG encoding, as for every image"),
     ):  # fmt: skip
         run = calibrated_detector.with_info(views=(View(size=(96, 96), **view),))
@@ -501,6 +502,12 @@ def test_the_page_says_what_of_an_image_the_detector_sees(calibrated_detector):
         sentence = wording.view_sentence(run, found)
         expected = f"sees 96 x 96 pixels: {told} (the image has {size[1]:,} x {size[0]:,})."
         assert expected in sentence, sentence
+    found.image = np.zeros((3000, 4000, 3))  # page and terminal say the same of the last one
+    said = what_is_read(run)
+    assert said.endswith(" reads the middle 512 x 512 pixels alone, scaled to 96 x 96")
+    assert f"{said} (the image has 4,000 x 3,000)." in wording.view_sentence(run, found)
+    windows = View(size=(96, 96), policy="window_pad", equalize=equalized)
+    assert what_is_read(run.with_info(views=(windows,))).endswith("512 x 512 pixels alone")
 
 
 def test_each_map_is_explained_in_plain_words():
@@ -623,6 +630,17 @@ def test_a_copy_that_turns_inconclusive_has_another_verdict(calibrated_detector)
     assert "2 of 3" in fragile
 
 
+@pytest.mark.parametrize(("changed", "told"), [
+    (0, "stable, which does not mean correct"), (1, "one copy gets another verdict"),
+    (2, "2 copies get another verdict"), (4, "fragile: do not rely on it"),
+])  # fmt: skip
+def test_the_card_counts_the_copies_with_another_verdict(calibrated_detector, changed, told):
+    scores = {f"jpeg:{quality}": 0.1 if quality < changed else 0.9 for quality in range(8)}
+    found = examination("inpainted", 0.9, reencoded=scores)
+    card = image_page._cards(calibrated_detector, found)[1]
+    assert (card.value, card.detail) == (f"{8 - changed} of 8", told)
+
+
 def test_a_lean_does_not_depend_on_the_prior(calibrated_detector):
     row = {"p_fake": 0.55, "verdict": "inpainted", "inconclusive": True}
     for prior in (0.5, 0.01):
@@ -653,6 +671,8 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert "one in a hundred" in page and "8.3%" in page
     assert "measured on fakes of 1 generator, none of which" in page
     assert "1 of 3" in page and "verdict is fragile" in page
+    assert "The range without a verdict, 30% to 60%, stays inconclusive whatever" in page
+    assert page.index("this image is called") < page.index("called fake from")  # seen on phones
     assert "saved as JPEG, quality 75, shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page

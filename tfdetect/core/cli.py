@@ -280,9 +280,10 @@ def add_verdict(p: Arguments) -> None:
                    "source_fpr_5 (5%% on sources not seen before), eer (equal error rate: as large "
                    "a fraction of false positives as of missed fakes), balanced (best balanced "
                    "accuracy), cost (lowest cost, by 'calibrate --cost'). The abstention band "
-                   "stays inconclusive, as with --threshold; fpr_1 "
-                   "exists if at least 100 authentic images were in validation, fpr_5 if 20, "
-                   "source_fpr_5 if they are of 19 named sources")  # fmt: skip
+                   "stays where it is: images in it are inconclusive at every point, as with "
+                   "--threshold. fpr_1 exists if at least 100 authentic images were in "
+                   "validation, fpr_5 if 20, source_fpr_5 if they are of 19 named "
+                   "sources")  # fmt: skip
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
                    "(default: as the run was calibrated, which is with 0.5 unless it was told "

@@ -24,6 +24,7 @@ from tfdetect.evaluation.calibration import apply_calibration, log_loss
 from tfdetect.evaluation.calibration_settings import DEFAULT_PRIOR, CalibrationSettings
 from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate
 from tfdetect.evaluation.run_description import mask_threshold_sentence
+from tfdetect.evaluation.verdict_words import percent
 
 DEFAULT_RATE = 0.05  # of false positives
 MIN_SHIFT_IMAGES = 10  # of both classes together, and
@@ -129,8 +130,9 @@ def with_conformal_threshold(
     threshold, bound = conformal_threshold(p, rate), rate_bound(len(p), rate)
     log(
         f"threshold: {threshold:.4f}, chosen on {len(p):,} authentic images so that at most "
-        f"{rate:.1%} of new images like these are called fake, on average over such choices; in 95 "
-        f"of 100 at most {bound:.1%}. Rates measured on the same images are no test of it"
+        f"{percent(rate)} of new images like these are called fake, on average over such choices; "
+        f"in 95 of 100 at most {percent(bound)}. Rates measured on the same images are "
+        "no test of it"
     )
     stricter = None
     if settings.threshold is not None:
@@ -273,10 +275,12 @@ def with_shift(
 def _with_moved_threshold(run: Run, promise: Adaptation, by: float, log: console.Log) -> Run:
     """Return the run with its threshold moved as its logits were, and a band that contains it."""
     threshold = min(add_to_logit(run.threshold, by), MAX_THRESHOLD)
+    assert promise.false_positive_rate is not None
+    rate = percent(promise.false_positive_rate)
     log(
         f"threshold: {run.threshold:.4f} becomes {threshold:.4f}, which the same images reach: it "
-        f"was chosen on {promise.dataset} so that at most {promise.false_positive_rate:.1%} of "
-        "such authentic images are called fake"
+        f"was chosen on {promise.dataset} so that at most {rate} of such authentic images are "
+        "called fake"
     )
     band = run.info.abstention_band
     if band is not None:

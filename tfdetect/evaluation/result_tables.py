@@ -163,6 +163,9 @@ def operating_point_table(result: SplitResult) -> ResultTable | None:
         "Operating points", headers, rows,
         "Thresholds are chosen on validation; the rates are those of these images, with Wilson's "
         "95% interval."
+        + (" The rates ignore the abstention band: they count every image as authentic or fake. "
+           "Verdicts at another threshold (--at, --threshold) do not: the band stays where it is, "
+           "and grows to a threshold that lies outside of it." if result.get("abstention") else "")
         + (" The precision is what is left where few images are fake; its bounds are those of the "
            "unfavorable and the favorable ends of both rates." if priors else ""),
     )  # fmt: skip

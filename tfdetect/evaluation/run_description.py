@@ -8,6 +8,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_info import Adaptation, View
 from tfdetect.core.run_results import Interval, SplitResult, SplitResults, ordered
 from tfdetect.core.text import counted, listed, span
+from tfdetect.evaluation.verdict_words import percent
 
 
 def describe_detector(run: Run) -> str:
@@ -215,14 +216,13 @@ def mask_threshold_sentence(run: Run) -> str:
     chosen = run.info.mask_threshold
     if chosen is None:
         return "Every mask is shown, also those of images with a low P(fake)."
-    text = f"The mask of an image is empty where P(fake) is below {chosen.threshold:.3f}"
+    text = f"The mask of an image is empty where P(fake) is below {chosen.threshold:.3f}."
     if chosen.empty is None or chosen.empty_bound is None:
-        return f"{text}."
+        return text
     return (
-        f"{text}. This was chosen on {counted(chosen.authentic or 0, 'authentic image')} of the "
-        f"dataset {chosen.dataset} so that at least {chosen.empty:.0%} of new images like these "
-        "get an "
-        "empty mask, on average over such choices (in 95 of 100 at least "
+        f"{text} This was chosen on {counted(chosen.authentic or 0, 'authentic image')} of the "
+        f'dataset "{chosen.dataset}": at least {chosen.empty:.0%} of new images like these get an '
+        "empty mask, on average over many such choices (in 95 of 100 of them at least "
         f"{chosen.empty_bound:.0%})."
     )
 
@@ -245,14 +245,17 @@ def _adaptation_words(adapted: Adaptation, names: Mapping[str, str]) -> str:
     images = counted(adapted.authentic, "authentic image")
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
-        kept = adapted.stricter
-        kept = names.get(kept, kept) if isinstance(kept, str) else kept
-        stricter = "" if kept is None else f" {kept} is stricter and was taken."
-        return (
-            f"The threshold was chosen on {images} of the dataset {adapted.dataset} so that at "
-            f"most {adapted.false_positive_rate:.1%} of new images like these are called fake, on "
-            f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%}).{stricter}"
+        promise = (
+            f"at most {percent(adapted.false_positive_rate)} of new images like these are called "
+            "fake, on average over many such choices (in 95 of 100 of them at most "
+            f"{percent(adapted.rate_bound)})"
         )
+        chosen = f'was chosen on {images} of the dataset "{adapted.dataset}"'
+        kept = adapted.stricter
+        if kept is None:
+            return f"The threshold {chosen}: {promise}."
+        kept = names.get(kept, f"that of {kept}") if isinstance(kept, str) else f"{kept:g}"
+        return f"A lower threshold {chosen}: with it, {promise}. The higher one, {kept}, was kept."
     assert adapted.shift is not None and adapted.shift_interval is not None
     low, high = adapted.shift_interval
     return (

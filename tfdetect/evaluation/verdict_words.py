@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdicts import is_fake, is_inconclusive
@@ -142,7 +143,12 @@ def what_is_read(run: Run) -> str:
     if len(sides) < len(run.views):
         return ""
     side = max(sides)
-    return f"Of larger images {run.name} reads the middle {side:,} x {side:,} pixels alone"
+    text = f"Of larger images {run.name} reads the middle {side:,} x {side:,} pixels alone"
+    height, width = run.views[0].size
+    scaled = not cuts_windows(run.views[0].policy) and (height, width) != (side, side)
+    if len(run.views) == 1 and scaled:
+        text += f", scaled to {width:,} x {height:,}"
+    return text
 
 
 def probability_sentence(run: Run, p: float, unlike: bool) -> str:

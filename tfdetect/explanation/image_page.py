@@ -146,7 +146,8 @@ def _score_card(run: Run, found: Examination) -> html.Card:
 def _cards(run: Run, found: Examination) -> list[html.Card]:
     """Return the key figures of the page."""
     changed, count = len(found.changed_by(run)), len(found.reencoded)
-    stability = "some copies get another verdict"
+    copies = "one copy gets" if changed == 1 else f"{changed} copies get"
+    stability = f"{copies} another verdict"
     if not changed:
         stability = "stable, which does not mean correct"
     elif wording.is_fragile(run, found):
@@ -218,21 +219,32 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
             html.table(["fakes among such images", "probability that this one is fake"], rows),
         ]  # fmt: skip
     rows = [
-        [wording.THRESHOLDS.get(name, name), percent(point.threshold),
-         percent(point.tpr), wording.false_alarms(point),
-         outcome(run.with_threshold(point.threshold), p)]
+        [wording.THRESHOLDS.get(name, name), outcome(run.with_threshold(point.threshold), p),
+         percent(point.threshold), percent(point.tpr), wording.false_alarms(point)]
         for name, point in run.info.operating_points.items()
     ]  # fmt: skip
     if rows:
         parts += [
             html.text("A stricter or looser threshold gives these verdicts. The rates were "
                       f"measured on {chosen_on(run)}; in brackets, the upper end of the 95% "
-                      "interval:"),
-            html.table(["threshold chosen so that", "called fake from", "fakes that are found",
-                   "authentic images called fake", "this image is called"], rows),
+                      f"interval. {_band_stays(run)}"),
+            html.table(["threshold chosen so that", "this image is called", "called fake from",
+                   "fakes that are found", "authentic images called fake"], rows),
             html.text(_adapted(run)),
         ]  # fmt: skip
     return parts
+
+
+def _band_stays(run: Run) -> str:
+    """Return that another threshold leaves the abstention band where it is; "" without a band."""
+    band = run.info.abstention_band
+    if band is None or band.low == band.high:
+        return ""
+    return (
+        f"The range without a verdict, {percent(band.low)} to {percent(band.high)}, stays "
+        "inconclusive whatever the threshold is, and grows to a threshold that lies outside of it. "
+        "The rates ignore this range: they count every image as authentic or fake."
+    )
 
 
 def _adapted(run: Run) -> str:
@@ -240,9 +252,7 @@ def _adapted(run: Run) -> str:
     adapted = run.info.adaptation
     if adapted is None or adapted.of_kind("threshold") is None:
         return ""
-    names = {
-        name: f"The threshold chosen so that {text}" for name, text in wording.THRESHOLDS.items()
-    }
+    names = {name: f"chosen so that {text}" for name, text in wording.THRESHOLDS.items()}
     how = adaptation_sentence(run, names)
     return f"The detector's own threshold is {percent(run.threshold)}. {how}"
 

@@ -7,7 +7,7 @@ from tfdetect.core.run_info import OperatingPoint, View
 from tfdetect.evaluation.intervals import wilson
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.remarks import frames_sentence, mask_contradiction
-from tfdetect.evaluation.verdict_words import percent
+from tfdetect.evaluation.verdict_words import percent, what_is_read
 from tfdetect.explanation.examination import Examination
 from tfdetect.explanation.maps import ATTENTION
 
@@ -104,11 +104,13 @@ def view_sentence(run: Run, found: Examination) -> str:
             f", after a crop to at most {view.equalize.side} pixels and one JPEG encoding, as for "
             "every image"
         )
+    seen = f"The detector sees {wide:,} x {tall:,} pixels: {what}"
+    if view.equalize is not None and min(height, width) >= view.equalize.side:
+        seen = what_is_read(run) or seen  # as `predict` says it
     return (
-        f"The detector sees {wide:,} x {tall:,} pixels: {what} (the image has {width:,} x "
-        f"{height:,}). Red regions raised the score for fake, blue regions lowered it. Each map "
-        "has a scale of its own, so the colors of two maps cannot be compared. The maps do not "
-        "mark what was forged."
+        f"{seen} (the image has {width:,} x {height:,}). Red regions raised the score for fake, "
+        "blue regions lowered it. Each map has a scale of its own, so the colors of two maps "
+        "cannot be compared. The maps do not mark what was forged."
     )
 
 

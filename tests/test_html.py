@@ -90,6 +90,13 @@ def test_a_page_is_well_formed_and_self_contained(page):
     assert "prefers-color-scheme: dark" in page
 
 
+def test_no_row_of_cards_has_one_card_alone():
+    for cards in range(2, 25):
+        page = render_page("t", [], cards=[Card("1", "a")] * cards)
+        columns = int(page.split('class="cards" style="--columns: ')[1].split('"')[0])
+        assert columns <= 6 and cards % columns != 1
+
+
 def test_the_verdict_comes_first_and_the_contents_lead_to_the_sections(page):
     outline = Outline(page)
     words = "".join(outline.words)

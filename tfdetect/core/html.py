@@ -16,6 +16,7 @@ Text that is given as `str` is escaped, its control characters too; only `Markup
 
 import base64
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +46,7 @@ _PLOT_COLORS = 6000  # at most, of a figure that gets a palette; a photograph ha
 # Widths in CSS pixels: of the place beside the contents on a desktop page, and of a digit and the
 # space after a column, in usual type and in the small type of tables that would not fit.
 _PLACE, _USUAL, _SMALL = 960, (9.75, 19.2), (8.45, 6.4)
+_CARDS_IN_ROW = 6  # headline figures beside each other on a wide page
 _LONG = 14  # letters of a name that gets a column of some width
 _LONG_NOTE = 180  # letters of a message, above which it is folded; four lines on a telephone
 _SENTENCE_END = re.compile(r"(?<=[^.\s][^.\s][.!?]) (?=[^\Wa-z_])")
@@ -196,9 +198,16 @@ def render_page(
     """
     kept = [section for section in sections if str(section.body).strip()]
     return str(_rendered(
-        "report.html", title=title, subtitle=subtitle, verdict=verdict, cards=cards, notes=notes,
-        lead=lead or "", footer=footer, sections=list(zip(_anchors(kept), kept)),
+        "report.html", title=title, subtitle=subtitle, verdict=verdict, cards=cards,
+        columns=_columns(len(cards)), notes=notes, lead=lead or "", footer=footer,
+        sections=list(zip(_anchors(kept), kept)),
     ))  # fmt: skip
+
+
+def _columns(cards: int) -> int:
+    """Return how many cards are in a wide row, so that no row has one card alone."""
+    rows = max(1, math.ceil(cards / _CARDS_IN_ROW))
+    return max(1, math.ceil(cards / rows))
 
 
 def text(*paragraphs: str, small: bool = False) -> Markup:

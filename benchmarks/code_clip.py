@@ -29,7 +29,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.registry import BACKBONES
-from tfdetect.imaging.equalize import equalize
+from tfdetect.imaging.equalize import equalize, quality_of_pixels
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.backbones import build_backbone
@@ -98,7 +98,8 @@ def read_images(table: Path) -> np.ndarray:
     images = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     for position, row in enumerate(np.random.default_rng(0).permutation(rows)):
         image = decode_any(tf.io.read_file(str(table.parent / row["path"])))
-        image = resize(equalize(image, settings), (SIDE, SIDE), "crop")
+        image = equalize(image, settings, quality=quality_of_pixels(image, settings))
+        image = resize(image, (SIDE, SIDE), "crop")
         images[position] = np.clip(np.rint(image), 0, 255)
     return images
 

@@ -56,7 +56,7 @@ def main():
     from tfdetect.core.data_settings import Equalize
     from tfdetect.core.shipped_runs import shipped_folder
     from tfdetect.imaging.degradations import parse_degradations
-    from tfdetect.imaging.equalize import equalize
+    from tfdetect.imaging.equalize import equalize, quality_of_pixels
     from tfdetect.imaging.geometry import resize, windows
     from tfdetect.imaging.read import decode_any
     from tfdetect.models.backbones import build_backbone
@@ -95,7 +95,8 @@ def main():
 
     def treated(image, treatment):
         change = {"jpeg75": jpeg75, "half": half}.get(treatment)
-        return equalize(change(image, 0) if change else image, settings)
+        image = change(image, 0) if change else image
+        return equalize(image, settings, quality=quality_of_pixels(image, settings))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def compute(image):

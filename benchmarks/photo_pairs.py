@@ -26,7 +26,7 @@ from photo_features import NATIVE
 from tfdetect.core import registry
 from tfdetect.core.data_settings import Equalize
 from tfdetect.imaging.degradations import parse_degradations
-from tfdetect.imaging.equalize import equalize
+from tfdetect.imaging.equalize import equalize, quality_of_pixels
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.models.backbones import build_backbone
@@ -75,7 +75,10 @@ def main():
         if file.exists():
             continue
         image = makers[number % len(makers)].reconstruct(middle(path))
-        views = [equalize(change(image, 0) if change else image, settings) for change in changes]
+        pixels = [change(image, 0) if change else image for change in changes]
+        views = [
+            equalize(each, settings, quality=quality_of_pixels(each, settings)) for each in pixels
+        ]
         np.save(file, compute(np.stack([resize(v, NATIVE, "window_tile") for v in views])).numpy())
 
 

@@ -107,7 +107,9 @@ def equalized(paths: list[str], folder: Path) -> list[str]:
     for path, file in zip(paths, written):
         if not file.is_file():
             partial = file.with_suffix(".tmp")
-            Image.fromarray(equalize(read_image(path)[0], view.equalize)).save(partial, "PNG")
+            Image.fromarray(equalize(read_image(Path(path).read_bytes())[0], view.equalize)).save(
+                partial, "PNG"
+            )
             partial.rename(file)
     return [str(file.resolve()) for file in written]
 

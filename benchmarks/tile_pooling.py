@@ -69,7 +69,7 @@ def main():
 
 def logits(detector, file, sides):
     """Return the logit of P(fake) of a file by each rule, and its size in megapixels."""
-    image, _ = read_image(file)
+    image, _ = read_image(Path(file).read_bytes())
     tiles, mask = tiled(detector, image)
     odds = np.logaddexp.reduce(tiles) - np.log(len(tiles))
     rules = {"max": tiles.max(), "mean_odds": odds, "top_328": mean_of_top(mask, TILE_PIXELS),

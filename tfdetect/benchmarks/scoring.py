@@ -26,7 +26,7 @@ from tfdetect.data.loading import Change
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.evaluate_run import complete, mask_truth
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.imaging.equalize import equalize
+from tfdetect.imaging.equalize import equalize, quality_of_pixels
 from tfdetect.imaging.partial import of_whole
 from tfdetect.imaging.resampling import antialiased, to_uint8
 from tfdetect.models.saving import load_detector
@@ -208,11 +208,15 @@ def device() -> str:
 
 def _change(suite: Suite, protocol: ProtocolName, settings: Equalize) -> Change | None:
     if protocol != PUBLISHED:
-        return lambda picture, number: of_whole(lambda image: equalize(image, settings), picture)
+        return lambda picture, number: of_whole(lambda image: _encoded(image, settings), picture)
     published = as_published(suite.protocol)
     if published is None:
         return None
     return lambda picture, number: of_whole(published, picture)
+
+
+def _encoded(image: tf.Tensor, settings: Equalize) -> tf.Tensor:
+    return equalize(image, settings, quality=quality_of_pixels(image, settings))
 
 
 def as_published(protocol: Protocol) -> Callable[[tf.Tensor], tf.Tensor] | None:

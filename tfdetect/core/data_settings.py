@@ -50,7 +50,7 @@ class Equalize(Document):
 
     Each image is cropped on the grid of JPEG's blocks, without resizing, and encoded as JPEG once
     more. Crop and quality are random in training; otherwise the crop is the center, and the quality
-    follows from the pixels, so that an image has one result wherever it is read.
+    is the middle one. A quality that depended on the pixels would make the score depend on noise.
 
     Attributes:
         side: longest side of the crop in pixels, a multiple of 8.
@@ -72,6 +72,11 @@ class Equalize(Document):
         if not 1 <= value[0] <= value[1] <= 100:
             raise ValueError("must be a lowest and a highest quality, 1 to 100")
         return value
+
+    @property
+    def middle_quality(self) -> int:
+        """The JPEG quality of evaluation and prediction."""
+        return sum(self.quality) // 2
 
 
 class Data(Document):

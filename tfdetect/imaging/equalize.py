@@ -19,7 +19,7 @@ def equalize(
     image: tf.Tensor,
     settings: Equalize,
     position: tuple[float, float] | tf.Tensor = (0.5, 0.5),
-    level: tf.Tensor | None = None,
+    quality: int | tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Crop an image on the grid of JPEG's blocks, without resizing, and encode it as JPEG.
 
@@ -27,22 +27,30 @@ def equalize(
         image: uint8 [H, W, 3].
         settings: side of the crop and range of qualities. A shorter side is kept.
         position: where the crop lies, down and across, from 0 to 1; 0.5 is the center.
-        level: float32 scalar in [0, 1), from the lowest to the highest quality. None derives it
-            from the pixels, so that an image has one result wherever it is read.
+        quality: JPEG quality, int32 scalar; none for the middle one, as in evaluation.
 
     Returns:
         uint8 [h, w, 3]: the decoded crop.
     """
-    side, (low, high) = settings.side, settings.quality
+    side = settings.side
     top, left = tf.unstack(equalized_start(tf.shape(image)[:2], side, position))
     crop = image[top : top + side, left : left + side]
-    if level is None:
-        rows = tf.reduce_sum(tf.cast(crop, tf.int32), axis=[1, 2])  # the sum of all may overflow
-        step = tf.cast(tf.reduce_sum(tf.cast(rows, tf.int64)) % (high - low + 1), tf.int32)
-    else:
-        step = tf.cast(tf.floor(level * (high - low + 1)), tf.int32)
-    data = tf.raw_ops.EncodeJpegVariableQuality(images=crop, quality=low + step)
-    return decode_jpeg(data)
+    quality = settings.middle_quality if quality is None else quality
+    return decode_jpeg(tf.raw_ops.EncodeJpegVariableQuality(images=crop, quality=quality))
+
+
+def quality_of_pixels(image: tf.Tensor, settings: Equalize) -> tf.Tensor:
+    """Return a JPEG quality within `settings.quality` that follows from an image's pixels, int32.
+
+    Benchmarks encode both classes with the same qualities in this way, each image with its own.
+
+    Args:
+        image: uint8 [H, W, 3].
+        settings: range of qualities.
+    """
+    low, high = settings.quality
+    rows = tf.reduce_sum(tf.cast(image, tf.int32), axis=[1, 2])  # the sum of all may overflow
+    return low + tf.cast(tf.reduce_sum(tf.cast(rows, tf.int64)) % (high - low + 1), tf.int32)
 
 
 def equalized_start(
@@ -61,7 +69,7 @@ def equalized_start(
 
 
 def equalize_images(images: tf.Tensor, settings: Equalize | None) -> tf.Tensor:
-    """Equalize one image or several of one size, at the center and with their own qualities.
+    """Equalize one image or several of one size, at the center.
 
     Args:
         images: uint8 [H, W, 3] or [B, H, W, 3].
@@ -100,7 +108,9 @@ def equalize_randomly(image: tf.Tensor, settings: Equalize, seed: tf.Tensor) -> 
         factor = settings.min_scale + u[4] * (1 - settings.min_scale)
         changed = tf.cond(shrinks, lambda: _shrunk(image, factor), lambda: image)
         changed.set_shape([None, None, 3])
-        return equalize(changed, settings, u[:2], u[2])
+        low, high = settings.quality
+        quality = low + tf.cast(tf.floor(u[2] * (high - low + 1)), tf.int32)
+        return equalize(changed, settings, u[:2], quality)
 
     return tf.cond(u[5] < settings.random_fraction, drawn, lambda: equalize(image, settings))
 

@@ -128,18 +128,17 @@ def equalize(image: np.ndarray, settings: Equalize) -> np.ndarray:
 
     Args:
         image: uint8 [H, W, 3].
-        settings: side of the crop and range of qualities.
+        settings: side of the crop and range of qualities, of which the middle one is taken.
 
     Returns:
         uint8 [h, w, 3].
     """
-    side, (low, high) = settings.side, settings.quality
+    side = settings.side
     slack = [max(length - side, 0) // 8 for length in image.shape[:2]]
     top, left = (8 * min(int((each + 1) * 0.5), each) for each in slack)
     crop = image[top : top + side, left : left + side]
-    quality = low + int(crop.sum(dtype=np.int64)) % (high - low + 1)
     buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    Image.fromarray(crop).save(buffer, "JPEG", quality=settings.middle_quality, subsampling="4:2:0")
     with Image.open(buffer) as decoded:
         return np.asarray(decoded.convert("RGB"))
 

@@ -1,12 +1,13 @@
 """Measure how a detector's score depends on the JPEG quality of its one encoding.
 
-    python benchmarks/photo_qualities.py RUN PHOTOS_CSV SCORES.npz [--limit 700] [--copies]
+    python benchmarks/photo_qualities.py RUN PHOTOS_CSV SCORES.npz [--limit 700]
+        [--qualities 83,87,92] [--copies]
 
 RUN is a run with data.equalize and an ONNX export; PHOTOS_CSV is a manifest with the columns path
 and label (photo_dataset.py writes it). Each image is cropped as the detector does it and encoded
-with each of QUALITIES; SCORES.npz has P(fake) before calibration, [images, copies, qualities].
-With --copies, each image is followed by copies that look the same: a gray level more or less in 1
-and in 200 pixels, JPEG of three qualities, two smaller ones, and a border of 3 and 5 pixels less.
+with each of the qualities; SCORES.npz has P(fake) before calibration, [images, copies, qualities].
+With --copies, each image is followed by copies that look the same: one level of red more or less in
+0.1% and in 10% of the pixels, JPEG of three qualities, two smaller ones, and a border of 3 and 5 pixels less.
 """
 
 import argparse
@@ -19,9 +20,6 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-QUALITIES = (80, 83, 86, 87, 88, 90, 92, 95)
-CHOICES = ((87,), (88,), (83, 87, 92), (80, 88, 95), (80, 83, 86, 90, 95), QUALITIES)
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -29,8 +27,10 @@ def main():
     parser.add_argument("photos", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--limit", type=int, help="the first so many images of PHOTOS_CSV")
+    parser.add_argument("--qualities", default="80,83,86,87,88,90,92,95")
     parser.add_argument("--copies", action="store_true")
     args = parser.parse_args()
+    qualities = [int(each) for each in args.qualities.split(",")]
     from tfdetect.core.open_run import open_run
     from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.light.onnx_predictions import read_image
@@ -45,17 +45,17 @@ def main():
             image, _ = read_image((args.photos.parent / row["path"]).read_bytes())
             images = [image, *(copies(image, random) if args.copies else ())]
             fake.append(row["label"] == "fake")
-            scores.append([at_qualities(each, detector, view) for each in images])
+            scores.append([at_qualities(each, detector, view, qualities) for each in images])
             if number % 50 == 49:
                 print(number + 1, "images", flush=True)
     np.savez(args.output, fake=fake, scores=np.array(scores, np.float32))
-    report(np.array(fake), np.array(scores))
+    report(np.array(fake), np.array(scores), qualities)
 
 
 def copies(image, random):
     """Return copies of an image that look the same, uint8 [h, w, 3] each."""
-    yield changed(image, 1, random)
-    yield changed(image, 200, random)
+    yield changed(image, 0.001, random)
+    yield changed(image, 0.1, random)
     for quality in (95, 85, 70):
         yield encoded(image, quality)
     for factor in (0.9, 0.75):
@@ -64,11 +64,10 @@ def copies(image, random):
     yield image[3:, 5:]
 
 
-def changed(image, count, random):
-    """Return a copy with one gray level of red more or less in so many pixels."""
+def changed(image, fraction, random):
+    """Return a copy with one level of red more or less in such a fraction of the pixels."""
     image = image.copy()
-    rows, columns = (random.integers(0, length, count) for length in image.shape[:2])
-    image[rows, columns, 0] ^= 1
+    image[..., 0] ^= random.random(image.shape[:2]) < fraction
     return image
 
 
@@ -80,23 +79,21 @@ def encoded(image, quality):
         return np.asarray(decoded.convert("RGB"))
 
 
-def at_qualities(image, detector, view):
-    """Return P(fake) of an image encoded with each of QUALITIES, float32 [qualities]."""
+def at_qualities(image, detector, view, qualities):
+    """Return P(fake) of an image encoded with each of the qualities, float32 [qualities]."""
     from tfdetect.light.resample import equalize, resize
 
-    settings = [view.equalize.model_copy(update={"quality": (q, q)}) for q in QUALITIES]
+    settings = [view.equalize.model_copy(update={"quality": (q, q)}) for q in qualities]
     parts = [[resize(equalize(image, each), view.size, view.policy)[None]] for each in settings]
     return 1 - detector.score(parts).table[:, 0]
 
 
-def report(fake, scores):
-    """Print the AUC of choices of qualities, and how far the copies of an image are apart."""
-    for index, quality in enumerate(QUALITIES):
-        print(f"quality {quality}: AUC {roc_auc_score(fake, scores[:, 0, index]):.4f}")
-    for choice in CHOICES:
-        mean = scores[..., [QUALITIES.index(each) for each in choice]].mean(axis=-1)
-        print(f"mean of {choice}: AUC {roc_auc_score(fake, mean[:, 0]):.4f}")
-        far = np.abs(mean[:, 1:] - mean[:, :1])
+def report(fake, scores, qualities):
+    """Print the AUC of each quality and of their mean, and how far copies of an image are apart."""
+    columns = {f"quality {each}": scores[..., i] for i, each in enumerate(qualities)}
+    for name, column in {**columns, "mean of all": scores.mean(axis=-1)}.items():
+        print(f"{name}: AUC {roc_auc_score(fake, column[:, 0]):.4f}")
+        far = np.abs(column[:, 1:] - column[:, :1])
         for number, each in enumerate(far.T, 1):
             print(f"  copy {number}: P(fake) moves by {np.median(each):.3f} (median), "
                   f"{np.quantile(each, 0.9):.3f} (one in ten), {each.max():.3f}")  # fmt: skip

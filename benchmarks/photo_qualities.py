@@ -7,7 +7,7 @@ RUN is a run with data.equalize and an ONNX export; PHOTOS_CSV is a manifest wit
 and label (photo_dataset.py writes it). Each image is cropped as the detector does it and encoded
 with each of the qualities; SCORES.npz has P(fake) before calibration, [images, copies, qualities].
 With --copies, each image is followed by copies that look the same: one level of red more or less in
-0.1% and in 10% of the pixels, JPEG of three qualities, two smaller ones, and a border of 3 and 5 pixels less.
+0.1% and in 10% of the pixels, JPEG of three qualities, two smaller ones, and a cropped one.
 """
 
 import argparse

@@ -365,9 +365,9 @@ def test_report_and_card_say_what_is_done_with_an_image(shared_run):
         assert "were" not in input_sentence(run.with_info(views=(similar,)))
     window = View(size=(64, 96), policy="window_pad", crops=5, equalize={"side": 512})
     told = (
-        "The middle of an image, at most 512 x 512 pixels, is cut out and encoded as JPEG again. "
-        "5 parts of it, of 96 x 64 pixels (width x height) each, are read without resizing, "
-        "and their probabilities are averaged; a smaller one gets a black border."
+        "The middle of an image, at most 512 x 512 pixels, is cut out and encoded as JPEG again "
+        "(quality 87). 5 parts of it, of 96 x 64 pixels (width x height) each, are read without "
+        "resizing, and their probabilities are averaged; a smaller one gets a black border."
     )
     assert input_sentence(run.with_info(views=(window,))) == told
     both = input_sentence(run.with_info(views=(window, view)))

@@ -43,7 +43,7 @@ def _preparation(view: View, masks: bool) -> str:
         side = view.equalize.side
         first = (
             f"The middle of an image, at most {side} x {side} pixels, is cut out and encoded as "
-            "JPEG again. "
+            f"JPEG again (quality {view.equalize.middle_quality}). "
         )
         what = "The result"
     if cuts_windows(view.policy):

@@ -394,6 +394,19 @@ def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):
     assert "without_duplicates" not in values["validation"]  # no copies of themselves
 
 
+def test_where_training_images_are_missing_what_is_known_of_them_stays(shared_run, tmp_path):
+    folder = shutil.copytree(shared_run[0].path, tmp_path / "run")
+    run = open_run(folder)
+    catalog = build_catalog(run.dataset_spec(), run.roots, progress=False)
+    validation = replace(catalog, table=catalog.split("validation"))
+    kept = [(folder / name).read_bytes() for name in ("domain.npy", "training_images.npy")]
+    found = evaluate_run(
+        run, validation, ("validation",), calibrate=CalibrationSettings(), log=lambda text: None
+    )
+    assert found.run.info.domain == run.info.domain
+    assert [(folder / n).read_bytes() for n in ("domain.npy", "training_images.npy")] == kept
+
+
 @pytest.mark.slow
 def test_a_run_keeps_no_hashes_where_none_are_wanted(shared_run, tmp_path):
     folder = shutil.copytree(shared_run[0].path, tmp_path / "run")

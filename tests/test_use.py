@@ -726,3 +726,6 @@ def test_a_dataset_of_the_same_name_is_another_one_unless_its_content_says_so(sh
     part = tmp_path / "part" / root.name  # test images are missing, and the place is another one
     shutil.copytree(root / "train", part / "train")
     assert is_own_dataset(elsewhere, catalog_of(part))
+    validation = own.split("validation")
+    assert is_own_dataset(elsewhere, replace(own, table=validation))  # all of them, and no others
+    assert not is_own_dataset(elsewhere, replace(own, table=validation.slice(1)))

@@ -75,7 +75,7 @@ def is_own_dataset(run: Run, catalog: Catalog) -> bool:
 
     Among datasets of the same name the folder decides. Where the run's own folder is not here or
     not known, the content or the number of training images decides: some of the others may be
-    missing.
+    missing. Without any training images it is the number of validation images.
     """
     known = run.info.dataset
     if catalog.name != known.name:
@@ -84,10 +84,17 @@ def is_own_dataset(run: Run, catalog: Catalog) -> bool:
     if recorded & {root.resolve() for root in catalog.roots.values()}:
         return True
     if not recorded:
-        trained = known.counts.get("train", {})
-        if trained == catalog.counts(tuple(trained)).get("train"):
+        counts = catalog.counts(run.class_names)
+        split = "train" if "train" in counts else "validation"
+        if split in counts and counts[split] == known.counts.get(split):
             return True
     return catalog.fingerprint() == known.fingerprint
+
+
+def lacks_training_images(run: Run, catalog: Catalog) -> bool:
+    """Return whether a run's own dataset has fewer training images than it was trained on."""
+    trained = sum(run.info.dataset.counts.get("train", {}).values())
+    return catalog.split("train").num_rows < trained
 
 
 def warn_of_changed_data(run: Run, catalog: Catalog) -> None:

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 from tfdetect.core import console
 from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
+from tfdetect.core.feature_distance import FILE as DISTANCE_FILE
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResult, SplitResults
 from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, sorted_sides
-from tfdetect.data.evaluation_data import is_own_dataset
+from tfdetect.data.evaluation_data import is_own_dataset, lacks_training_images
 from tfdetect.data.masks import COVERAGE, check_masks
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_hashes import FILE as HASHES_FILE
@@ -181,8 +182,12 @@ def _with_domain(
 ) -> tuple[Run, CompiledDetector | None]:
     """Return the run with the features of its training images, and what computes them.
 
-    There is none where the run has too few images.
+    There is none where the run has too few images. Features that it has stay where some of the
+    training images are missing.
     """
+    kept = run.info.domain is not None and (run.path / DISTANCE_FILE).is_file()
+    if kept and lacks_training_images(run, catalog):
+        return run, None
     compiled = CompiledDetector(run, detector, features=True)
     run = fit_distance(run, compiled, catalog, batch_size)
     return run, compiled if run.info.domain is not None else None
@@ -276,10 +281,13 @@ class _TrainingCopies:
 def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: console.Log) -> None:
     """Write the hashes of the training images into the run's folder, or remove them from there.
 
-    Those of what the run was made of, its members or its parent, stay.
+    Those of what the run was made of, its members or its parent, stay, and so do all of them where
+    some of the training images are missing.
     """
     if not keep:
         (run.path / HASHES_FILE).unlink(missing_ok=True)
+        return
+    if (run.path / HASHES_FILE).is_file() and lacks_training_images(run, catalog):
         return
     hashes = TrainingHashes.compute(catalog)
     if run.is_ensemble or run.info.lineage:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -152,10 +153,8 @@ class Picture:
             pixelated: whether the browser enlarges it without smoothing.
             exact: keep every pixel as it is; else a photograph is compressed.
         """
-        data = io.BytesIO()
-        image.save(data, "PNG")
-        content = data.getvalue()
-        small = None if exact or pixelated else _as_webp(content)
+        content = _as_png(image)
+        small = None if exact or pixelated else _as_webp(image, len(content))
         encoded = base64.b64encode(small or content).decode()
         return cls(encoded, alt, title, caption, image.size, pixelated, "webp" if small else "png")
 
@@ -370,46 +369,57 @@ def picture_of(
     Returns:
         The figure as PNG or, with photographs in it, as WebP.
     """
+    # Pages without figures need not wait for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     draw_plainly(figure)
     figure.dpi = _DPI
-    engine = figure.get_layout_engine()
-    if engine is not None:  # `savefig` would draw the whole figure once more for it
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-    data = io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():  # names in scripts that the font lacks are boxes there
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(data, format="png", dpi=_DPI)
-    content = _with_palette(data.getvalue())
+        canvas.draw()
+    figure.set_layout_engine(None)  # drawn again, it looks the same
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    plot = drawn.convert("RGB").getcolors(_PLOT_COLORS) is not None
+    content = _with_palette(drawn) if plot else _as_png(drawn)
     if path is not None:
         write_bytes(path, content)
     width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())
-    small = _as_webp(content)
+    small = None if plot else _as_webp(drawn, len(content))
     encoded = base64.b64encode(small or content).decode()
     return Picture(encoded, alt, title, caption, (width, height), format="webp" if small else "png")
 
 
-def _as_webp(content: bytes) -> bytes | None:
-    """Return a PNG with photographs as WebP; None for one of few colors, or too large for WebP."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    if image.getcolors(_PLOT_COLORS) is not None or max(image.size) > _WEBP_SIDE:
+def _as_png(image: Image.Image) -> bytes:
+    """Return an image as a PNG with all its colors."""
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def _as_webp(image: Image.Image, png: int) -> bytes | None:
+    """Return a photograph as WebP; None if it is too large for that or has few colors.
+
+    Args:
+        image: the photograph.
+        png: bytes of its PNG; of a WebP with more than half of them, None is returned.
+    """
+    image = image.convert("RGB")
+    if max(image.size) > _WEBP_SIDE or image.getcolors(_PLOT_COLORS) is not None:
         return None
     data = io.BytesIO()
     image.save(data, "WEBP", quality=_QUALITY)
-    return data.getvalue() if data.tell() < len(content) / 2 else None
+    return data.getvalue() if data.tell() < png / 2 else None
 
 
-def _with_palette(content: bytes) -> bytes:
+def _with_palette(image: Image.Image) -> bytes:
     """Return an opaque PNG with a palette of 256 colors, which has a third of the bytes.
 
-    A plot has few colors, with shades of them along its lines, and looks the same. Figures with
-    photographs, and others of many colors, are returned as they are.
+    A plot has few colors, with shades of them along its lines, and looks the same.
     """
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    if image.getcolors(_PLOT_COLORS) is None:
-        return content
     data = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    plain = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    plain.save(data, "PNG", optimize=True)
     return data.getvalue()
 
 

@@ -4,7 +4,7 @@ from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults, ordered
 from tfdetect.core.shipped_documents import shipped_names
-from tfdetect.core.text import shell_command, span
+from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (
     tables_of,
@@ -19,6 +19,7 @@ from tfdetect.evaluation.run_description import (
     input_sentence,
     mask_threshold_sentence,
     measured_sentence,
+    sides_of,
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
@@ -89,12 +90,7 @@ def _training_data(run: Run) -> str:
         lines.append(f"- image generators: {', '.join(images.generators)}")
     if images and images.formats:
         lines.append(f"- file formats: {', '.join(images.formats)}")
-    if images:
-        for name, side in (("shorter", images.shorter_side), ("longer", images.longer_side)):
-            if side:
-                low, middle, high = side
-                median = "" if low == high else f", median {middle:,}"
-                lines.append(f"- {name} side: {span(low, high)} pixels{median}")
+    lines += [f"- {name} side: {text}" for name, text in sides_of(images).items()]
     lines += [f"- warning: {warning}" for warning in data.warnings]
     return "\n".join(lines)
 

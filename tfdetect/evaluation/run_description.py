@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
-from tfdetect.core.run_info import Adaptation, View
+from tfdetect.core.run_info import Adaptation, TrainingImages, View
 from tfdetect.core.run_results import Interval, SplitResult, SplitResults, ordered
 from tfdetect.core.text import counted, listed, span
 from tfdetect.evaluation.verdict_words import percent
@@ -84,6 +84,25 @@ def _scaled(view: View, sides: tuple[int, int, int]) -> str:
     else:
         return ""
     return f"The training images (shorter side {span(low, high)} pixels) were {change}."
+
+
+def sides_of(images: TrainingImages | None) -> dict[str, str]:
+    """Return the shorter and the longer sides of training images in words, where they are known.
+
+    Args:
+        images: the training images; none if nothing is known of them.
+
+    Returns:
+        For example {"shorter": "213 to 4,480 pixels, median 512"}.
+    """
+    known = {"shorter": images.shorter_side, "longer": images.longer_side} if images else {}
+    found = {}
+    for name, sides in known.items():
+        if sides is not None:
+            low, middle, high = sides
+            median = "" if low == high else f", median {middle:,}"
+            found[name] = f"{span(low, high)} pixels{median}"
+    return found
 
 
 def fake_means(run: Run) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
-from tfdetect.core.text import to_os
+from tfdetect.core.text import span, to_os
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed
 from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent, reencoding
 from tfdetect.evaluation.verdicts import shown_mask
@@ -174,7 +174,7 @@ def training_differences(
     found = []
     if "size" in reasons and training and training.shorter_side:
         low, _, high = training.shorter_side
-        sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        sizes = span(low, high)
         if training.longer_side:
             sizes += f", and their longer side at most {training.longer_side[2]:,}"
         found.append(

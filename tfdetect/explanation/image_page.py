@@ -30,6 +30,7 @@ from tfdetect.evaluation.run_description import (
     fake_means,
     measured_sentence,
     right_verdicts,
+    sides_of,
 )
 from tfdetect.evaluation.verdict_words import (
     outcome,
@@ -337,12 +338,7 @@ def _detector(run: Run) -> Markup:
     training = data.training_images
     if training and training.formats:
         rows.append(["file formats", ", ".join(training.formats)])
-    if training:
-        for name, side in (("shorter", training.shorter_side), ("longer", training.longer_side)):
-            if side:
-                low, middle, high = side
-                sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
-                rows.append([f"{name} side", f"{sizes} pixels"])
+    rows += [[f"{name} side", text] for name, text in sides_of(training).items()]
     split = "test" if "test" in run.results else "validation"
     found = run.results.get(split, {})
     metrics, (right, given) = found.get("metrics", {}), right_verdicts(found)

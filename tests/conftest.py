@@ -46,7 +46,6 @@ def pytest_configure(config):
 def prepare_tensorflow():
     import_tensorflow()
     import tensorflow as tf
-    from faster_tracing import trace_faster
 
     from tfdetect.core import html
 
@@ -56,9 +55,32 @@ def prepare_tensorflow():
     # Three logical CPU devices, so that replicas can be compared; one is used otherwise.
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-    trace_faster()
+    _trace_faster()
     # Figures of reports in small: most of their time goes into pixels.
     html._DPI = 30
+
+
+def _trace_faster():
+    """Spare TensorFlow what each operation of a graph costs for the text of an error.
+
+    It keeps where in the program each one was made, which takes the longer the deeper the calls
+    are, and lists the types that it would allow. An operation that gets a wrong one says so still.
+    """
+    from keras.src.saving import saving_lib
+    from tensorflow.python.framework import op_def_library, ops
+
+    # Keras finds out again for each layer which attributes of its kind contain no weights.
+    if hasattr(saving_lib, "get_attr_skipset"):
+        saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
+    ops._create_c_op = functools.partial(ops._create_c_op, extract_traceback=False)
+    own = op_def_library._SatisfiesTypeConstraint
+
+    def check_type(dtype, attr_def, param_name):
+        allowed = attr_def.HasField("allowed_values") and attr_def.allowed_values.list.type
+        if allowed and dtype not in allowed:
+            own(dtype, attr_def, param_name)
+
+    op_def_library._SatisfiesTypeConstraint = check_type
 
 
 # Files of five seconds or more, the longest first: at the end no process waits for another one's.

@@ -798,7 +798,7 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
         written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1
     page = (run.path / "fusion.html").read_text()
-    assert "central windows" in page and "by weight: tiles 50%, tiles2 50%." in page
+    assert "central window of each image" in page and "by weight: tiles 50%, tiles2 50%." in page
     weights = json.loads((run.path / "fusion.json").read_text())["masks"]["weights"]
     assert weights == {"tiles": 0.5, "tiles2": 0.5}
 
@@ -828,7 +828,7 @@ def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
     found = predicted_masks(run, images)
     assert found.shape == (2, 36, 40, 1)
     np.testing.assert_allclose(found[free], expected[free], atol=0.3)
-    with pytest.raises(UserError, match="Masks cannot be fused if members need different views"):
+    with pytest.raises(UserError, match="Masks cannot be fused if members take different views"):
         open_members([runs["tiles"].path, runs["whole"].path])
     members = open_members([runs["tiles"].path, runs["whole"].path], masks=False)
     assert len(members.views) == 2
@@ -870,7 +870,7 @@ def test_fine_tuning_keeps_the_best_epoch(trained, tmp_path, capsys):
               if "validation log-loss" in line]  # fmt: skip
     assert len(losses) == 3
     assert run.results["validation"]["metrics"]["log_loss"]["value"] < losses[0] + 0.02
-    assert "fine-tuned for 2 epochs" in (run.path / "fusion.html").read_text()
+    assert "before it was fine-tuned (2 epochs)" in (run.path / "fusion.html").read_text()
 
 
 def test_members_that_do_not_go_together_are_refused(trained, tmp_path):

@@ -359,7 +359,7 @@ def test_a_teacher_sees_the_same_pixels_and_has_the_same_classes(shared_run, dar
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     ["training.replay=0.4", "training.distill.weight=1"],
-    ["training.replay=0.4", "training.distill={weight: 1, asked: once}"],
+    ["training.replay=0.4", *taught_by("PARENT", asked="once")],
     ["training.replay=0.4",
      "training.stages=[{epochs: 2, freeze: {fraction: 1}}, {epochs: 2, lr_multiplier: 0.5}]"],
 ], ids=["distill", "asked once", "stages"])  # fmt: skip
@@ -367,6 +367,7 @@ def test_a_killed_training_from_a_run_ends_with_the_same_weights(
     shared_run, dark, tmp_path, settings
 ):
     parent, _ = shared_run
+    settings = [each.replace("PARENT", str(parent.path)) for each in settings]
     overrides = [*RECIPE, *settings, "training.checkpoint_minutes=0"]
     plan = make_plan(str(dark), None, overrides, None, None, None, parent.path, None)
 

@@ -1,7 +1,7 @@
 """Measure how a detector's score depends on the JPEG quality of its one encoding.
 
-    python benchmarks/photo_qualities.py RUN PHOTOS_CSV SCORES.npz [--limit 700]
-        [--qualities 83,87,92] [--copies]
+    python benchmarks/photo_qualities.py RUN PHOTOS_CSV SCORES.npz [--split validation]
+        [--limit 700] [--qualities 83,87,92] [--copies]
 
 RUN is a run with data.equalize and an ONNX export; PHOTOS_CSV is a manifest with the columns path
 and label (photo_dataset.py writes it). Each image is cropped as the detector does it and encoded
@@ -26,6 +26,7 @@ def main():
     parser.add_argument("run", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--split", help="rows of this split alone, such as validation")
     parser.add_argument("--limit", type=int, help="the first so many images of PHOTOS_CSV")
     parser.add_argument("--qualities", default="80,83,86,87,88,90,92,95")
     parser.add_argument("--copies", action="store_true")
@@ -41,7 +42,8 @@ def main():
     random = np.random.default_rng(0)
     fake, scores = [], []
     with open(args.photos, newline="", encoding="utf-8") as file:
-        for number, row in enumerate(islice(csv.DictReader(file), args.limit)):
+        rows = (row for row in csv.DictReader(file) if args.split in (None, row["split"]))
+        for number, row in enumerate(islice(rows, args.limit)):
             image, _ = read_image((args.photos.parent / row["path"]).read_bytes())
             images = [image, *(copies(image, random) if args.copies else ())]
             fake.append(row["label"] == "fake")

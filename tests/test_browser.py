@@ -359,7 +359,7 @@ def test_copies_are_tried_and_listed(shipped, page):
     assert page.evaluate("document.activeElement.textContent") == "All copies"
     page.keyboard.press("Enter")
     rows = page.locator("thead + tbody tr").all_inner_texts()
-    assert len(rows) == 13 and rows[0].startswith("saved as JPEG, quality 95\t0.")
+    assert len(rows) == 13 and rows[0].startswith("saved as JPEG (quality 95)\t0.")
     assert page.get_by_text("Try re-encoded copies").count() == 0
 
 

@@ -620,7 +620,7 @@ def test_a_copy_that_turns_inconclusive_has_another_verdict(calibrated_detector)
     assert changed_by(run, 0.9, copies) == {"jpeg:50": "inconclusive", "scale:0.5": "authentic"}
     assert stability_sentence(run, 0.9, copies) == (
         "The verdict stays the same for 1 of 3 copies. It is authentic when the image is shrunk to "
-        "50%. It is inconclusive when the image is saved as JPEG, quality 50. The copies' scores "
+        "50%. It is inconclusive when the image is saved as JPEG (quality 50). The copies' scores "
         "lie between 0.10 and 0.95."
     )
     assert changed_by(run, 0.45, copies) == {"jpeg:75": "fake", "scale:0.5": "authentic"}
@@ -673,7 +673,7 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert "1 of 3" in page and "verdict is fragile" in page
     assert "The range without a verdict, 30% to 60%, stays inconclusive whatever" in page
     assert page.index("this image is called") < page.index("called fake from")  # seen on phones
-    assert "saved as JPEG, quality 75, shared 2 times" in page
+    assert "saved as JPEG (quality 75) or shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page
     uncalibrated = uncalibrated_of(run).with_threshold(0.5)

@@ -142,7 +142,7 @@ def test_copies_of_an_image_are_tried(client, served_run):
     said = [(each["verdict"], each["inconclusive"]) for each in found["copies"]]
     same = said.count((row["verdict"], row["inconclusive"]))
     assert f"stays the same for {same} of {len(COPIES)} copies" in found["sentence"]
-    assert found["copies"][0]["words"] == "saved as JPEG, quality 95"
+    assert found["copies"][0]["words"] == "saved as JPEG (quality 95)"
     assert len({each["p_fake"] for each in found["copies"]}) > 5
     broken = client.post("/v1/stability", files=files_of(b"no image")).json()
     assert broken["error"] == "not an image" and broken["copies"] == []

@@ -77,7 +77,7 @@ def _kind(name: str) -> str:
 
 
 _REENCODINGS = {
-    "jpeg": "saved as JPEG, quality {:g}", "webp": "saved as WebP, quality {:g}",
+    "jpeg": "saved as JPEG (quality {:g})", "webp": "saved as WebP (quality {:g})",
     "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
     "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
     "brighter": "brightened to {:.0%}",
@@ -121,7 +121,9 @@ def stability_sentence(run: Run, p_fake: float, reencoded: Mapping[str, float]) 
     for found in ("fake", "authentic", "inconclusive"):
         names = [reencoding(name) for name, other in changed.items() if other == found]
         if names:
-            sentences.append(f"It is {found} when the image is {', '.join(names)}.")
+            *others, last = names
+            ways = f"{', '.join(others)} or {last}" if others else last
+            sentences.append(f"It is {found} when the image is {ways}.")
     low, high = min(reencoded.values()), max(reencoded.values())
     return f"{' '.join(sentences)} The copies' scores lie between {low:.2f} and {high:.2f}."
 

@@ -123,6 +123,7 @@ def test_without_the_packages_of_the_full_one_predictions_are_the_same(name, pho
     (["train", "--dataset", "demo"], "needs the package pyarrow"),
     (["evaluate", "saved_models/photo_detector"], "needs the package pyarrow"),
     (["predict", "photo.jpg", "--explain", "pages"], "needs the package tensorflow"),
+    (["predict", "photo.jpg", "--copies", "copies"], "--copies needs OpenCV"),
     (["serve"], "needs the package uvicorn"),
     (["synthesize", "--help"], "not part of tfdetect-light"),
 ])  # fmt: skip

@@ -111,13 +111,20 @@ def main(argv: list[str]) -> int:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Check early that the table and the copied regions can be written."""
+    """Check early that the table and the copied regions can be written.
+
+    Raises:
+        UserError: one of them cannot, or OpenCV is missing, which finds the copied regions.
+    """
     from tfdetect.evaluation.prediction_tables import check_output
 
     if args.output:
         check_output(args.output)
     if args.copies:
         check_writable(args.copies, "--copies")
+        from tfdetect.forensics.copies import check_can_search
+
+        check_can_search("--copies")
 
 
 def _open_detectors(

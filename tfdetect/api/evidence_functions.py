@@ -49,11 +49,15 @@ def evidence(
         The evidence by path. Files that cannot be read are left out.
 
     Raises:
-        UserError: a path does not exist, no image can be read, or a file cannot be written.
+        UserError: a path does not exist, no image can be read, a file cannot be written, or
+            `copies` is given and OpenCV is not installed.
     """
     from tfdetect.core.files import FailedWrites
     from tfdetect.data.image_files import find_images
+    from tfdetect.forensics.copies import check_can_search
 
+    if copies is not None:
+        check_can_search("copies")
     given = [str(each) for each in ([images] if isinstance(images, str | Path) else images)]
     paths = find_images(given).paths
     verdicts = [

@@ -1,16 +1,34 @@
 """Finds copied regions, if OpenCV is installed; `forensics.copy_search` says how."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened
 
 if TYPE_CHECKING:
     from tfdetect.forensics.copy_search import Copies
+
+
+def check_can_search(wanted: str) -> None:
+    """Check that copied regions can be looked for, where they are asked for by name.
+
+    Args:
+        wanted: the option or argument that asks for them.
+
+    Raises:
+        UserError: OpenCV is not installed.
+    """
+    if importlib.util.find_spec("cv2") is None:
+        raise UserError(
+            f"{wanted} needs OpenCV, which finds the copied regions: "
+            "pip install opencv-python-headless"
+        )
 
 
 def find_copies(image: np.ndarray, quality: float | None = None) -> "Copies":

@@ -125,7 +125,7 @@ def test_without_the_packages_of_the_full_one_predictions_are_the_same(name, pho
     (["predict", "photo.jpg", "--explain", "pages"], "needs the package tensorflow"),
     (["predict", "photo.jpg", "--copies", "copies"], "--copies needs OpenCV"),
     (["serve"], "needs the package uvicorn"),
-    (["synthesize", "--help"], "not part of tfdetect-light"),
+    (["synthesize", "--help"], "tfdetect.synthesis is not part of tfdetect-light"),
 ])  # fmt: skip
 def test_what_needs_the_full_one_says_what_to_install(arguments, message, tmp_path):
     photograph("flower").resize((96, 96)).save(tmp_path / "photo.jpg")

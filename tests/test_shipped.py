@@ -43,6 +43,8 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
     with pytest.raises(UserError, match=r"before the images: .* my_run a\.jpg"):
         shipped.split_run(["a.jpg", "my_run"])
     for name in ("localizer_photos", "saved_models/localizer_photos"):  # wherever it is installed
+        with pytest.raises(UserError, match=f"^{name} is a run. .* predict {name} photo.jpg"):
+            shipped.split_run([name])
         found, rest = shipped.split_run([name, "a.jpg"])
         assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
         assert tfdetect.load(name).run.path == Path(found)
@@ -143,6 +145,23 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="installation lacks the detector photo_detector"):
         chosen("large")
+
+
+def test_a_command_that_cannot_go_on_leaves_no_copy_of_a_run(tmp_path, monkeypatch):
+    """Before, `evaluate` of tfdetect-light left saved_models/photo_detector behind."""
+    package = tmp_path / "package"
+    run = package / "saved_models" / "photo_detector"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    monkeypatch.setattr(shipped_runs, "__file__", str(package / "core" / "shipped_runs.py"))
+    monkeypatch.setattr(shipped_runs, "package_folder", lambda folder: package / folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped_runs, "has_tensorflow", lambda: False)
+    with pytest.raises(UserError, match="pip install tfdetect"):
+        shipped_runs.own_folder(run)
+    assert not Path("saved_models").exists()
+    monkeypatch.setattr(shipped_runs, "has_tensorflow", lambda: True)
+    assert shipped_runs.own_folder(run) == Path("saved_models", "photo_detector")
 
 
 def small_run_for_photographs(tmp_path, monkeypatch):

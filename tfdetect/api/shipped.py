@@ -43,7 +43,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         UserError: a run without images, or after them, or a file of a run instead of its folder.
     """
     first, *rest = paths
-    path = user_path(first)
+    named, path = first, user_path(first)
     if (shipped_run := run_folder(path)) != path and (rest or not path.exists()):
         path, first = shipped_run, str(shipped_run)
     is_address = addresses.address_of(path) is not None
@@ -70,7 +70,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         _check_no_parts(paths)
         return None, list(paths)
     if not rest:
-        raise UserError(f"{first} is a run. Add the images: {PROGRAM} predict {first} photo.jpg")
+        raise UserError(f"{named} is a run. Add the images: {PROGRAM} predict {named} photo.jpg")
     return first, rest
 
 

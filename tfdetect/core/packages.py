@@ -48,7 +48,7 @@ def missing_package(error: ModuleNotFoundError) -> UserError | None:
                 "tfdetect hides it, or it is installed incompletely. Start Python in another "
                 "folder, or install tfdetect again."
             )
-        problem = "This is not part of tfdetect-light"
+        problem = f"{'.'.join(full[:2])} is not part of tfdetect-light"
     else:
         return None
     return UserError(

@@ -8,7 +8,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import copy_folder, staged
 from tfdetect.core.image_names import is_image
 from tfdetect.core.model_hubs import is_fetched, source_of
-from tfdetect.core.packages import has_tensorflow, missing_package
+from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.shipped_documents import package_folder
 from tfdetect.core.walk import Walk
 
@@ -69,8 +69,8 @@ def own_folder(run: Path) -> Path:
     on.
 
     Raises:
-        UserError: another run than the hub's is there, or this is tfdetect-light, in which no
-            command changes a run.
+        UserError: another run than the hub's is there.
+        ModuleNotFoundError: this is tfdetect-light, in which no command changes a run.
     """
     package, root = Path(__file__).resolve().parents[1], package_folder("saved_models").resolve()
     installed = run.resolve().parent == root and root.is_relative_to(package)
@@ -78,7 +78,7 @@ def own_folder(run: Path) -> Path:
     if not installed and not of_hub:
         return run
     if not has_tensorflow():  # before a copy is left behind by a command that cannot go on
-        raise missing_package(ModuleNotFoundError(name="tensorflow")) or AssertionError
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
     own = Path("saved_models", run.name)
     if not (own / "run.json").is_file():
         with staged(own) as folder:

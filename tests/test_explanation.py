@@ -25,22 +25,18 @@ from tfdetect.core.run_info import View
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.predictions import CompiledDetector
-from tfdetect.evaluation.verdict_words import (
-    changed_by,
-    percent,
-    reencoding,
-    stability_sentence,
-    verdict_words,
-    what_is_read,
-)
-from tfdetect.explain import main as explain_command
-from tfdetect.explanation import image_page, maps, wording
-from tfdetect.explanation.examination import (
+from tfdetect.evaluation.stability import (
     FEW_REENCODINGS,
     REENCODINGS,
-    Examiner,
+    changed_by,
+    reencoding,
     reencodings_of,
+    stability_sentences,
 )
+from tfdetect.evaluation.verdict_words import percent, verdict_words, what_is_read
+from tfdetect.explain import main as explain_command
+from tfdetect.explanation import image_page, maps, wording
+from tfdetect.explanation.examination import Examiner
 from tfdetect.explanation.feature_maps import FRONT_END, feature_maps
 from tfdetect.explanation.maps import Effort, Explainer, shuffled
 from tfdetect.explanation.patches import flattened, patch_grid
@@ -480,7 +476,7 @@ def test_a_page_names_each_step_that_takes_long(shared_run, tmp_path):
         on_step=steps.append,
     ))  # fmt: skip
     names = [step.removeprefix("suspect.png: ") for step in steps]
-    copies = [reencoding(name) for name in REENCODINGS.split(",")]
+    copies = [reencoding(name) for name in REENCODINGS]
     assert names == ["reading", "integrated gradients", "occlusion", "test of the maps", *copies,
                      "evidence"]  # fmt: skip
 
@@ -618,7 +614,7 @@ def test_a_copy_that_turns_inconclusive_has_another_verdict(calibrated_detector)
 
     run, copies = calibrated_detector, {"jpeg:75": 0.95, "jpeg:50": 0.5, "scale:0.5": 0.1}
     assert changed_by(run, 0.9, copies) == {"jpeg:50": "inconclusive", "scale:0.5": "authentic"}
-    assert stability_sentence(run, 0.9, copies) == (
+    assert stability_sentences(run, 0.9, copies, (64, 64)).startswith(
         "The verdict stays the same for 1 of 3 copies. It is authentic when the image is shrunk to "
         "50%. It is inconclusive when the image is saved as JPEG (quality 50). The copies' scores "
         "lie between 0.10 and 0.95."
@@ -685,4 +681,21 @@ def test_a_localizer_tries_few_copies_of_a_large_image():
     assert reencodings_of(masks=True, size=(3000, 4000)) == FEW_REENCODINGS
     assert reencodings_of(masks=True, size=(800, 1200)) == REENCODINGS
     assert reencodings_of(masks=False, size=(3000, 4000)) == REENCODINGS
-    assert set(FEW_REENCODINGS.split(",")) < set(REENCODINGS.split(","))
+    assert set(FEW_REENCODINGS) < set(REENCODINGS)
+
+
+def test_the_page_says_which_copies_were_not_tried(calibrated_detector):
+    run, all_copies = calibrated_detector, dict.fromkeys(REENCODINGS, 0.9)
+    whole = stability_sentences(run, 0.9, all_copies, (20_000, 300))
+    assert "not" not in whole and "Only" not in whole
+    del all_copies["webp:75"]
+    said = stability_sentences(run, 0.9, all_copies, (20_000, 300))
+    assert said.endswith(" One copy could not be made: saved as WebP (quality 75).")
+    localizer = run.with_info(predicts_masks=True)
+    few = dict.fromkeys(FEW_REENCODINGS, 0.9)
+    assert "Only" not in stability_sentences(
+        localizer, 0.9, dict.fromkeys(REENCODINGS, 0.9), (9, 9)
+    )
+    said = stability_sentences(localizer, 0.9, few, (3000, 4000))
+    assert "5 of 5 copies" in said and "could not" not in said
+    assert "Only 5 of the usual 15 copies are tried, because the image has more than 3 " in said

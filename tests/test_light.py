@@ -12,12 +12,14 @@ import tensorflow as tf
 from tfdetect.core.data_settings import Equalize, TilePooling
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
+from tfdetect.evaluation.stability import REENCODINGS
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.light import numpy_tiles, resample
+from tfdetect.light.normal import normal
 from tfdetect.light.onnx_detector import LightDetector, light_detector
-from tfdetect.light.reencodings import COPIES, reencoded
+from tfdetect.light.reencodings import reencoded
 from tfdetect.models.inference import pool_tiles as pool_in_graph
 
 SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
@@ -42,13 +44,22 @@ def test_resize_equals_the_graph(policy):
 
 
 def test_copies_equal_the_degradations():
-    image = photo(200, 260)
-    for change in parse_degradations(",".join(COPIES)):
-        expected = change(tf.constant(image), tf.constant(0, tf.int64)).numpy()
-        found = reencoded(image, change.name)
-        assert found.shape == expected.shape and found.dtype == np.uint8, change.name
-        difference = np.abs(found.astype(int) - expected)
-        assert difference.max() <= 1 and (difference > 0).mean() < 0.001, change.name
+    for image in (photo(200, 260), photo(3, 40)):
+        for change in parse_degradations(",".join(REENCODINGS)):
+            expected = change(tf.constant(image), tf.constant(0, tf.int64)).numpy()
+            found = reencoded(image, change.name)
+            assert found.shape == expected.shape and found.dtype == np.uint8, change.name
+            difference = np.abs(found.astype(int) - expected)
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.001, change.name
+
+
+def test_normal_numbers_equal_those_of_tensorflow():
+    for seed in ((0, 3000), (2**31 - 1, 12)):
+        expected = tf.random.stateless_normal([403], seed).numpy()
+        for first, count in ((0, 403), (4, 8), (57, 5), (398, 1)):
+            found = normal(seed, first, count)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected[first : first + count], atol=3e-6)
 
 
 @pytest.mark.parametrize("policy", ["window_tile", "window_pad"])

@@ -27,9 +27,9 @@ from tfdetect import serve
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.evaluation.overlays import evidence_pictures
+from tfdetect.evaluation.stability import REENCODINGS
 from tfdetect.forensics.evidence import evidence
 from tfdetect.imaging.photographs import photograph
-from tfdetect.light.reencodings import COPIES
 from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding, middleware
 from tfdetect.serving.app import create_app
@@ -138,10 +138,10 @@ def test_copies_of_an_image_are_tried(client, served_run):
     assert answer.status_code == 200, answer.text
     found = answer.json()
     [row] = client.post("/v1/predict", files=files_of(image)).json()["predictions"]
-    assert [each["name"] for each in found["copies"]] == list(COPIES)
+    assert [each["name"] for each in found["copies"]] == list(REENCODINGS)
     said = [(each["verdict"], each["inconclusive"]) for each in found["copies"]]
     same = said.count((row["verdict"], row["inconclusive"]))
-    assert f"stays the same for {same} of {len(COPIES)} copies" in found["sentence"]
+    assert f"stays the same for {same} of {len(REENCODINGS)} copies" in found["sentence"]
     assert found["copies"][0]["words"] == "saved as JPEG (quality 95)"
     assert len({each["p_fake"] for each in found["copies"]}) > 5
     broken = client.post("/v1/stability", files=files_of(b"no image")).json()

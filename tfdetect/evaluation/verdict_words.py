@@ -76,56 +76,11 @@ def _kind(name: str) -> str:
     return "" if name.lower() in ("fake", "fakes") else f" ({name})"
 
 
-_REENCODINGS = {
-    "jpeg": "saved as JPEG (quality {:g})", "webp": "saved as WebP (quality {:g})",
-    "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
-    "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
-    "brighter": "brightened to {:.0%}",
-}  # fmt: skip
-
-
-def reencoding(name: str) -> str:
-    """Return a degradation such as "jpeg:75" in words."""
-    kind, _, strength = name.partition(":")
-    if kind == "social":  # what a social network does to an uploaded image
-        return "shared once" if float(strength) == 1 else f"shared {float(strength):g} times"
-    return _REENCODINGS[kind].format(float(strength))
-
-
 def outcome(run: Run, p_fake: float) -> Outcome:
     """Return what a run says of an image with this P(fake)."""
     if is_inconclusive(p_fake, run.abstention_band):
         return "inconclusive"
     return "fake" if is_fake(p_fake, run.threshold) else "authentic"
-
-
-def changed_by(run: Run, p_fake: float, reencoded: Mapping[str, float]) -> dict[str, Outcome]:
-    """Return the names of the re-encodings that change what a run says, and to what.
-
-    Args:
-        run: the run that scored the image and its copies.
-        p_fake: P(fake) of the image.
-        reencoded: P(fake) of its copies by the name of the re-encoding.
-    """
-    before = outcome(run, p_fake)
-    after = {name: outcome(run, p) for name, p in reencoded.items()}
-    return {name: found for name, found in after.items() if found != before}
-
-
-def stability_sentence(run: Run, p_fake: float, reencoded: Mapping[str, float]) -> str:
-    """Return how many re-encodings keep the verdict, and which change it; see `changed_by`."""
-    if not reencoded:
-        return "No copy could be made."
-    changed, count = changed_by(run, p_fake, reencoded), len(reencoded)
-    sentences = [f"The verdict stays the same for {count - len(changed)} of {count} copies."]
-    for found in ("fake", "authentic", "inconclusive"):
-        names = [reencoding(name) for name, other in changed.items() if other == found]
-        if names:
-            *others, last = names
-            ways = f"{', '.join(others)} or {last}" if others else last
-            sentences.append(f"It is {found} when the image is {ways}.")
-    low, high = min(reencoded.values()), max(reencoded.values())
-    return f"{' '.join(sentences)} The copies' scores lie between {low:.2f} and {high:.2f}."
 
 
 def what_p_fake_assumes(run: Run) -> str:

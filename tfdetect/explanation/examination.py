@@ -16,7 +16,8 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import span, to_os
 from tfdetect.evaluation.predictions import CompiledDetector, predict_changed
-from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent, reencoding
+from tfdetect.evaluation.stability import changed_by, reencoding, reencodings_of
+from tfdetect.evaluation.verdict_words import Outcome, percent
 from tfdetect.evaluation.verdicts import shown_mask
 from tfdetect.explanation.feature_maps import FRONT_END, feature_maps
 from tfdetect.explanation.maps import Explainer
@@ -27,13 +28,6 @@ from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import view_parts, window
 from tfdetect.imaging.read import decode_any
 
-REENCODINGS = (
-    "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
-    "blur:1,noise:3,crop:0.9,darker:0.8,brighter:1.2,social:1,social:2"
-)
-# For large images that a localizer reads in many tiles, since each re-encoding takes seconds.
-FEW_REENCODINGS = "jpeg:75,webp:75,scale:0.5,screenshot:1.25,social:1"
-MANY_PIXELS = 3_000_000  # of an image for which a localizer gets `FEW_REENCODINGS`
 SHRINK_TOLERANCE = 1.5  # from this factor on, the page says that shrinking loses detail
 
 
@@ -145,7 +139,7 @@ class Examiner:
             on_step: see `examine`.
         """
         names = reencodings_of(self._detector.predicts_masks, tuple(image.shape[:2]))
-        changes = parse_degradations(names)
+        changes = parse_degradations(",".join(names))
         scores = predict_changed(self.run, self._detector, image, [c.of for c in changes])
         found = {}
         for change in changes:
@@ -218,17 +212,6 @@ def _unseen(run: Run, size: tuple[int, int]) -> str:
         f"The image is shrunk from {size[1]:,} x {size[0]:,} to the detector's "
         f"{view.size[1]:,} x {view.size[0]:,} pixels: it does not see any finer detail."
     )
-
-
-def reencodings_of(masks: bool, size: tuple[int, int]) -> str:
-    """Return the re-encodings to try on an image, separated by commas.
-
-    Args:
-        masks: whether the detector predicts masks, and therefore reads the whole image.
-        size: height and width in pixels.
-    """
-    few = masks and size[0] * size[1] > MANY_PIXELS
-    return FEW_REENCODINGS if few else REENCODINGS
 
 
 def view_of_image(run: Run, image: np.ndarray) -> np.ndarray:

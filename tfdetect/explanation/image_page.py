@@ -32,12 +32,8 @@ from tfdetect.evaluation.run_description import (
     right_verdicts,
     sides_of,
 )
-from tfdetect.evaluation.verdict_words import (
-    outcome,
-    percent,
-    reencoding,
-    stability_sentence,
-)
+from tfdetect.evaluation.stability import reencoding, stability_sentences
+from tfdetect.evaluation.verdict_words import outcome, percent
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, Examiner
 from tfdetect.explanation.feature_maps import FRONT_END
@@ -267,7 +263,8 @@ _VERDICT_STYLES = {
 
 
 def _stability(run: Run, found: Examination) -> str:
-    return stability_sentence(run, found.row["p_fake"], found.reencoded)
+    size = found.image.shape[0], found.image.shape[1]
+    return stability_sentences(run, found.row["p_fake"], found.reencoded, size)
 
 
 def _reencoding_figure(run: Run, found: Examination) -> html.Picture:

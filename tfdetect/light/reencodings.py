@@ -4,17 +4,17 @@ They are those of `imaging.degradations`, by the same names; single values may d
 """
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
+from tfdetect.light.normal import normal
 from tfdetect.light.resample import resize
 
-COPIES = (
-    "jpeg:95", "jpeg:75", "jpeg:50", "webp:75", "scale:0.9", "scale:0.75", "scale:0.5",
-    "screenshot:1.25", "crop:0.9", "darker:0.8", "brighter:1.2", "social:1", "social:2",
-)  # fmt: skip
+_CHUNK = 2**18  # normal numbers that are drawn at once
+_ROWS = 16  # that are blurred at once
 
 
 def reencoded(image: np.ndarray, name: str) -> np.ndarray:
@@ -22,7 +22,7 @@ def reencoded(image: np.ndarray, name: str) -> np.ndarray:
 
     Args:
         image: uint8 [H, W, 3].
-        name: kind and strength, for example "jpeg:75"; one of `COPIES`.
+        name: kind and strength, for example "jpeg:75"; one of `evaluation.stability.REENCODINGS`.
 
     Returns:
         uint8 [h, w, 3].
@@ -65,8 +65,42 @@ def _part(image: np.ndarray, factor: float) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    reach = min(max(1, math.ceil(4 * sigma)), 64)  # as `random_degradations.blur_reach` has it
+    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1, dtype=np.float32) / sigma))
+    kernel /= kernel.sum()
+    pads = [min(reach, length - 1) for length in image.shape[:2]]
+    wide = np.pad(image, [*((pad, pad) for pad in pads), (0, 0)], "reflect")
+    # An image smaller than the kernel is extended on by its edge pixels.
+    wide = np.pad(wide, [*((reach - pad, reach - pad) for pad in pads), (0, 0)], "symmetric")
+    found = np.empty_like(image)
+    for top in range(0, len(image), _ROWS):
+        part = wide[top : top + _ROWS + 2 * reach].astype(np.float32)
+        for axis in (0, 1):
+            part = np.moveaxis(part, axis, 0)
+            count = len(part) - 2 * reach
+            part = sum(weight * part[n : n + count] for n, weight in enumerate(kernel))
+            part = np.moveaxis(part, 0, axis)
+        found[top : top + _ROWS] = _rounded(part)
+    return found
+
+
+def _noise(image: np.ndarray, sigma: float) -> np.ndarray:
+    flat, seed = image.reshape(-1), (0, round(1000 * sigma))  # the noise of image number 0
+    noisy = np.empty_like(flat)
+    for first in range(0, len(flat), _CHUNK):
+        values = flat[first : first + _CHUNK]
+        grain = normal(seed, first, len(values))
+        noisy[first : first + _CHUNK] = _rounded(values + grain * np.float32(sigma))
+    return noisy.reshape(image.shape)
+
+
+def _rounded(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
 def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    return np.clip(np.rint(image * np.float32(factor)), 0, 255).astype(np.uint8)
+    return _rounded(image * np.float32(factor))
 
 
 def _social(image: np.ndarray, times: float) -> np.ndarray:
@@ -76,6 +110,7 @@ def _social(image: np.ndarray, times: float) -> np.ndarray:
 
 
 _KINDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "jpeg": _jpeg, "webp": _webp, "scale": _scale, "screenshot": _scale, "crop": _crop,
-    "darker": _brightness, "brighter": _brightness, "social": _social,
+    "jpeg": _jpeg, "webp": _webp, "scale": _scale, "screenshot": _scale, "blur": _blur,
+    "noise": _noise, "crop": _crop, "darker": _brightness, "brighter": _brightness,
+    "social": _social,
 }  # fmt: skip

@@ -15,15 +15,11 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.remarks import frames_sentence, remarks
-from tfdetect.evaluation.verdict_words import (
-    reencoding,
-    stability_sentence,
-    verdict_words,
-)
+from tfdetect.evaluation.stability import reencoding, reencodings_of, stability_sentences
+from tfdetect.evaluation.verdict_words import verdict_words
 from tfdetect.imaging.facts import COUNT
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import image_parts, score_images
-from tfdetect.light.reencodings import COPIES
 from tfdetect.serving.batching import Batcher
 from tfdetect.serving.decoding import Decoded, Decoders, png_text
 from tfdetect.serving.server_settings import ServerSettings
@@ -141,18 +137,20 @@ class Service:
             Overloaded: too many images wait already.
         """
         with self._room(1):
-            row = await self._predict(name, upload, False)
-            if row["error"] is not None:
+            row, facts = await self._scored(name, upload)
+            if row["error"] is not None or facts is None:
                 return {"path": upload.name, "error": row["error"]}
-            found = {}
-            for copy in COPIES:  # one at a time, because each may be large
-                found[copy] = await self._predict(name, upload, False, copy)
+            run, found = self.detectors[name].run, {}
+            size = int(facts[0]), int(facts[1])
+            # One at a time, because each may be large.
+            for copy in reencodings_of(run.predicts_masks, size):
+                found[copy], _ = await self._scored(name, upload, copy)
         rows = {copy: each for copy, each in found.items() if each["error"] is None}
         scores = {copy: each["p_fake"] for copy, each in rows.items()}
         return {
             "path": upload.name,
             "error": None,
-            "sentence": stability_sentence(self.detectors[name].run, row["p_fake"], scores),
+            "sentence": stability_sentences(run, row["p_fake"], scores, size),
             "copies": [
                 {"name": copy, "words": reencoding(copy), "p_fake": each["p_fake"],
                  "verdict": each["verdict"], "inconclusive": each["inconclusive"]}
@@ -178,13 +176,20 @@ class Service:
         finally:
             self.in_flight -= count
 
-    async def _predict(
-        self, name: str, upload: Upload, masks: bool, copy: str | None = None
-    ) -> dict[str, Any]:
-        """Return the prediction of one image, or of a re-encoded copy of it."""
+    async def _scored(
+        self, name: str, upload: Upload, copy: str | None = None
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Return the row of one image, or of a re-encoded copy of it, and the image's facts.
+
+        The facts, see `imaging.facts`, begin with height and width; None if it cannot be read.
+        """
         run = self.detectors[name].run
         decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels, copy)
-        row = await self._batchers[name].submit(decoded)
+        return await self._batchers[name].submit(decoded), decoded.facts
+
+    async def _predict(self, name: str, upload: Upload, masks: bool) -> dict[str, Any]:
+        """Return the prediction of one image."""
+        row, _ = await self._scored(name, upload)
         mask = row.pop("mask")
         if masks and mask is not None:
             row["mask_png"] = _png(mask)

@@ -82,6 +82,33 @@ def test_verdicts_are_those_of_predict(client, served_run):
     assert [row["path"] for row in body["predictions"]] == ["0.png", "1.png", "2.png"]
 
 
+def test_without_a_name_the_size_of_an_image_decides(served_run, tmp_path):
+    """As in `predict` without a run, among the runs that come with tfdetect."""
+    names = ("photo_detector", "localizer_photos", "cifake_small_resnet")
+    runs = [open_run(shutil.copytree(served_run[0].path, tmp_path / name)) for name in names]
+    rng = np.random.default_rng(0)
+    small, large = (png(rng.integers(0, 256, (side, 20, 3), np.uint8)) for side in (63, 64))
+    service = Service(runs, ServerSettings(decoders=1), by_size=True)
+    with TestClient(create_app(service)) as client:
+        found = client.post("/v1/predict", files=files_of(small, large, b"no image")).json()
+        detectors = [row["detector"] for row in found["predictions"]]
+        assert detectors == ["cifake_small_resnet", "photo_detector", "photo_detector"]
+        assert found["model"] is None and found["predictions"][2]["error"]
+        alone = client.post("/v1/predict", files=files_of(small, b"no image")).json()
+        assert alone["model"] == "cifake_small_resnet"
+        named = client.post("/v1/predict?model=photo_detector", files=files_of(small)).json()
+        assert named["model"] == named["predictions"][0]["detector"] == "photo_detector"
+        [known] = client.post("/v1/evidence", files=files_of(small)).json()["evidence"]
+        assert known["detector"] == "cifake_small_resnet"
+        assert any(line["finding"].startswith("cifake_small_resnet:") for line in known["lines"])
+        tried = client.post("/v1/stability", files=files_of(large)).json()  # some copies are small
+        assert tried["model"] == "photo_detector" and len(tried["copies"]) == len(REENCODINGS)
+        masks = client.post("/v1/predict?masks=true", files=files_of(small))
+        assert masks.json()["error"].startswith("localizer_photos predicts no masks.")  # this copy
+        chosen = [path for path in names if f'<option value="{path}">' in client.get("/").text]
+        assert chosen == list(names) and '<option value="">' in client.get("/").text
+
+
 def test_json_with_base64(client, served_run):
     data = served_run[1][0].read_bytes()
     images = [{"name": "a.png", "data": base64.b64encode(data).decode()}]

@@ -289,8 +289,7 @@ def _localizer_verdicts(
 ) -> "list[tuple[Run, list[dict[str, Any]]]]":
     """Return what the localizer that comes with tfdetect says, if this installation has it."""
     from tfdetect import api
-    from tfdetect.api.shipped import LOCALIZER
-    from tfdetect.core.shipped_runs import shipped_folder
+    from tfdetect.core.shipped_runs import LOCALIZER, shipped_folder
     from tfdetect.data.image_files import find_images
 
     try:

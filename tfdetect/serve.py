@@ -29,8 +29,9 @@ def parser() -> cli.Parser:
         ],
     )  # fmt: skip
     p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=f"each {cli.RUN_HELP}. "
-                   "The first one is used for requests that name none (default: the detectors of "
-                   "photographs and of altered regions that come with tfdetect)")  # fmt: skip
+                   "The first one is used for requests that name none (default: the detectors "
+                   "that come with tfdetect; then requests that name none get the detector for "
+                   "the size of each image, as in 'predict')")  # fmt: skip
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                    help="address to listen on (default: %(default)s, which only this machine "
                    "can reach)")  # fmt: skip
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.serving.service import Service
 
     listening = _listen(args.host, args.port)
-    app = create_app(Service(runs, settings))
+    app = create_app(Service(runs, settings, by_size=not args.runs))
     log_to_stderr()
     host = f"[{args.host}]" if ":" in args.host else args.host
     console.log(f"http://{host}:{listening.getsockname()[1]}")

@@ -108,7 +108,7 @@ def _check_masks(run: Run, folder: Path, images: Image | Iterable[Image]) -> Non
     Raises:
         UserError: they cannot, or the folder is among the images.
     """
-    from tfdetect.api.shipped import LOCALIZER
+    from tfdetect.core.shipped_runs import LOCALIZER
 
     check_outside(folder, images)
     if not run.predicts_masks:

@@ -13,17 +13,19 @@ from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.packages import PROGRAM
 from tfdetect.core.shipped_runs import (
+    LOCALIZER,
+    PHOTO_DETECTOR,
     SHIPPED,
+    SMALL_IMAGES,
+    SMALL_SIDE,
     holds_run,
     run_containing,
     run_folder,
     shipped_folder,
+    suited,
 )
 from tfdetect.core.text import counted, images_are, shell_command, user_path
 
-PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
-SMALL_IMAGES = "cifake_small_resnet"
-SMALL_SIDE = 64  # pixels: images of which no side is as long are no photographs
 _LOOKED_AT = 32  # images whose sizes are read
 
 
@@ -151,15 +153,6 @@ def shipped_detectors(
     ]
 
 
-def suited(size: tuple[int, int]) -> str:
-    """Return the name of the shipped detector of generated images that suits an image.
-
-    Args:
-        size: width and height in pixels.
-    """
-    return SMALL_IMAGES if max(size) < SMALL_SIDE else PHOTO_DETECTOR
-
-
 def _sizes(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
     """Return width and height of each image in pixels; None if it cannot be read."""
     from tfdetect.imaging.formats import ImageError
@@ -177,9 +170,9 @@ def _sizes(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
 
 
 def served_runs(named: Sequence[Path]) -> list[Path]:
-    """Return the runs that the server offers: if none are named, for photographs, then for masks.
+    """Return the runs that the server offers: if none are named, all that come with tfdetect.
 
     Raises:
         UserError: this installation has no such run.
     """
-    return list(named) or [shipped_folder(PHOTO_DETECTOR), shipped_folder(LOCALIZER)]
+    return list(named) or [shipped_folder(name) for name in SHIPPED]

@@ -12,8 +12,20 @@ from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.shipped_documents import package_folder
 from tfdetect.core.walk import Walk
 
-SHIPPED = ("photo_detector", "localizer_photos", "cifake_small_resnet")
+PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
+SMALL_IMAGES = "cifake_small_resnet"
+SHIPPED = (PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES)
+SMALL_SIDE = 64  # pixels: images of which no side is as long are no photographs
 RunPath = TypeVar("RunPath", bound=str | Path)
+
+
+def suited(size: tuple[int, int]) -> str:
+    """Return the name of the shipped detector of generated images that suits an image.
+
+    Args:
+        size: width and height in pixels.
+    """
+    return SMALL_IMAGES if max(size) < SMALL_SIDE else PHOTO_DETECTOR
 
 
 def run_folder(run: RunPath) -> RunPath | Path:

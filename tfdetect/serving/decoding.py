@@ -6,7 +6,7 @@ import io
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -19,6 +19,7 @@ from PIL import Image
 
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.run import Run
+from tfdetect.core.shipped_runs import suited
 from tfdetect.evaluation.overlays import evidence_pictures, for_page
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.frames import frames_of
@@ -41,33 +42,42 @@ class Decoded:
             cannot be read.
         error: why the file cannot be read, or None.
         frames: the number of frames or pages of the file.
+        detector: name of the run that it is decoded for; "" if its process ended.
     """
 
     parts: list[np.ndarray] | None = None
     facts: np.ndarray | None = None
     error: str | None = None
     frames: int = 1
+    detector: str = ""
 
 
-def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> Decoded:
+def decode(data: bytes, runs: Sequence[Run], max_pixels: int, copy: str | None = None) -> Decoded:
     """Decode a file; the result has an `error` if it cannot be read.
 
     Args:
         data: the bytes of the file.
-        run: the detector, whose views determine what is cut out of the image.
+        runs: the detector, whose views determine what is cut out of the image; if there are
+            several, it is the one that `core.shipped_runs.suited` names, and the first one for a
+            file that cannot be read.
         max_pixels: images with more pixels are refused.
         copy: name of a re-encoding of `light.reencodings` that is applied to the image first; None
             for the image itself.
     """
+    run = runs[0]
     try:
         image, facts = read_image(data, max_pixels)
+        if len(runs) > 1:
+            name = suited((image.shape[1], image.shape[0]))
+            run = next(each for each in runs if each.name == name)
         if copy is not None:
             image = reencoded(image, copy)
-        return Decoded(image_parts(run, image), facts, frames=frames_of(data, max_pixels))
+        frames = frames_of(data, max_pixels)
+        return Decoded(image_parts(run, image), facts, frames=frames, detector=run.name)
     except MemoryError:
-        return Decoded(error="it needs too much memory")
+        return Decoded(error="it needs too much memory", detector=run.name)
     except ImageError as error:
-        return Decoded(error=str(error))
+        return Decoded(error=str(error), detector=run.name)
 
 
 def examine(
@@ -151,7 +161,7 @@ class Decoders:
         self,
         count: int,
         timeout: float,
-        function: Callable[[bytes, Run, int, str | None], Decoded] = decode,
+        function: Callable[[bytes, Sequence[Run], int, str | None], Decoded] = decode,
     ):
         self._count, self._timeout, self._function = count, timeout, function
         self._pool = process_pool(count)
@@ -163,10 +173,10 @@ class Decoders:
             await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def decode(
-        self, data: bytes, run: Run, max_pixels: int, copy: str | None = None
+        self, data: bytes, runs: Sequence[Run], max_pixels: int, copy: str | None = None
     ) -> Decoded:
         """Decode a file; see `decode`. No content of a file raises an error."""
-        found = await self._result(partial(self._function, data, run, max_pixels, copy))
+        found = await self._result(partial(self._function, data, runs, max_pixels, copy))
         return Decoded(error=self._ended) if found is None else found
 
     async def examine(

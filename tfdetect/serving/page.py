@@ -25,7 +25,12 @@ def texts(language: str = "en") -> Json:
 
 
 def render(
-    template: str, runs: Sequence[Run], data: Json, language: str = "en", **variables: str
+    template: str,
+    runs: Sequence[Run],
+    data: Json,
+    language: str = "en",
+    by_size: bool = False,
+    **variables: str,
 ) -> str:
     """Return the HTML of a page.
 
@@ -34,6 +39,7 @@ def render(
         runs: the runs that give verdicts, the default one first.
         data: data for the script of the page besides texts and models; see `static/page.js`.
         language: language of the texts.
+        by_size: whether the size of each image decides on the run unless the user chooses one.
         variables: variables of the template: `files`, the address of the files of the page,
             `private`, a sentence on what happens to an image, and others of this template.
     """
@@ -46,7 +52,7 @@ def render(
     data = {**data, "version": tfdetect.__version__, "models": models, "texts": words["script"]}
     return environment.get_template(template).render(
         t=words["page"], read_lines=_read_lines(models, words["page"]), language=language,
-        runs=runs, models=models,
+        runs=runs, models=models, by_size=by_size,
         data=json.dumps(data).replace("<", "\\u003c"), **variables,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The routes of the server: images under /v1, the state of the service, and its page."""
 
 import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -67,19 +68,24 @@ async def _check_token(request: Request, backend: Shared) -> None:
         )  # fmt: skip
 
 
-def _model_name(backend: Backend, model: str | None) -> str:
-    """Return the name of the run that a request asks for, by default the first one.
+def _model_name(backend: Backend, model: str | None, masks: bool = False) -> str | None:
+    """Return the name of the run for a request; see `Service.name_of`.
 
     Raises:
         HTTPException: the server has no such run.
     """
     service = backend.service
-    if model is None:
-        return service.default
-    if model not in service.detectors:
+    if model is not None and model not in service.detectors:
         known = ", ".join(service.detectors)
         raise HTTPException(404, f"There is no model {printable(model)!r}. Available: {known}.")
-    return model
+    return service.name_of(model, masks)
+
+
+def _model_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the run that gave the verdicts on all images that could be read; None if several."""
+    readable = [row for row in rows if row["error"] is None] or rows
+    names = {row["detector"] for row in readable}
+    return names.pop() if len(names) == 1 else None
 
 
 def api_routes(max_files: int) -> APIRouter:
@@ -112,9 +118,9 @@ async def predict(
     query: Annotated[PredictQuery, Query()],
 ) -> dict[str, Any]:
     """Give a verdict on each image of a request."""
-    model = _model_name(backend, query.model)
+    model = _model_name(backend, query.model, query.masks)
     runs = {name: each.run for name, each in backend.service.detectors.items()}
-    if query.masks and not runs[model].predicts_masks:
+    if query.masks and model is not None and not runs[model].predicts_masks:
         those = [name for name, run in runs.items() if run.predicts_masks]
         instead = (
             f"Use ?model={those[0]}, or leave masks out." if those
@@ -125,8 +131,8 @@ async def predict(
     rows = await backend.service.predict(model, uploads, query.masks)
     for row in rows:
         result = "error" if row["error"] else row["verdict"]
-        backend.metrics.images.labels(model, result).inc()
-    return {"model": model, "predictions": rows}
+        backend.metrics.images.labels(row["detector"], result).inc()
+    return {"model": _model_of(rows), "predictions": rows}
 
 
 async def evidence(
@@ -139,7 +145,7 @@ async def evidence(
     model = _model_name(backend, query.model)
     uploads = await read_uploads(request, backend.service.settings)
     found = await backend.service.examine(model, uploads, query.pictures)
-    return {"model": model, "evidence": found}
+    return {"model": _model_of(found), "evidence": found}
 
 
 async def stability(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
@@ -149,7 +155,7 @@ async def stability(request: Request, backend: Shared, query: Chosen) -> dict[st
     """
     model = _model_name(backend, query.model)
     upload = await _one_upload(request, backend)
-    return {"model": model, **await backend.service.reencode(model, upload)}
+    return await backend.service.reencode(model, upload)
 
 
 async def _one_upload(request: Request, backend: Backend) -> Upload:
@@ -170,8 +176,9 @@ async def explain(request: Request, backend: Shared, query: Chosen) -> Response:
     """Return the page that explains the verdict on one image."""
     model = _model_name(backend, query.model)
     upload = await _one_upload(request, backend)
+    name = await backend.service.detector_of(model, upload)
     try:
-        page = await backend.explainers.explain(backend.service.detectors[model].run, upload)
+        page = await backend.explainers.explain(backend.service.detectors[name].run, upload)
     except UserError as error:
         raise HTTPException(503, str(error)) from None
     except ValueError as error:
@@ -180,7 +187,10 @@ async def explain(request: Request, backend: Shared, query: Chosen) -> Response:
 
 
 def models(backend: Shared) -> list[ModelInfo]:
-    """Return all models; the first one is the default."""
+    """Return all models.
+
+    The first one is the default, unless the size of each image decides.
+    """
     return [ModelInfo.of(detector.run) for detector in backend.service.detectors.values()]
 
 
@@ -217,4 +227,6 @@ def page(backend: Shared) -> str:
         "explains": backend.explainers.possible,
     }
     kind = "private" if settings.keep is None else "kept"
-    return render("index.html", runs, data, files="/static/", private=texts()["page"][kind])
+    by_size = backend.service.by_size
+    private = texts()["page"][kind]
+    return render("index.html", runs, data, by_size=by_size, files="/static/", private=private)

@@ -13,7 +13,9 @@ class ModelQuery(BaseModel):
     """Query parameters of a request."""
 
     model_config = ConfigDict(extra="forbid")
-    model: str | None = Field(None, description="name of the run; by default the first one")
+    model: str | None = Field(None, description="name of the run; by default the "
+                              "first one or, from a server of the runs that come with tfdetect, "
+                              "the one for the size of each image")  # fmt: skip
 
 
 class PredictQuery(ModelQuery):
@@ -53,6 +55,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     path: str = Field(description="name of the file as it was sent")
+    detector: str = Field(description="name of the run that gave the verdict")
     p_fake: float | None = Field(description="calibrated probability that the image is fake; null "
                                  "where `error` is set")  # fmt: skip
     verdict: str | None = Field(description="name of the class of the image")
@@ -64,7 +67,8 @@ class Prediction(BaseModel):
 class Predictions(BaseModel):
     """The verdicts on the images of a request, in order."""
 
-    model: str
+    model: str | None = Field(description="name of the run; null if the images got several, which "
+                              "their `detector` names")  # fmt: skip
     predictions: list[Prediction]
 
 
@@ -92,6 +96,7 @@ class Evidence(BaseModel):
     """The evidence on one image."""
 
     path: str = Field(description="name of the file as it was sent")
+    detector: str = Field(description="name of the run whose verdict counts")
     headline: str | None = Field(None, description="the result in a few words")
     tone: str | None = Field(None, description="good, caution or bad")
     reasons: list[str] = Field([], description="the reasons for the headline, in sentences")
@@ -106,7 +111,8 @@ class Evidence(BaseModel):
 class EvidenceList(BaseModel):
     """The evidence on the images of a request, in order."""
 
-    model: str
+    model: str | None = Field(description="name of the run; null if the images got several, which "
+                              "their `detector` names")  # fmt: skip
     evidence: list[Evidence]
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.shipped_runs import LOCALIZER, PHOTO_DETECTOR, SMALL_IMAGES
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.remarks import frames_sentence, remarks
 from tfdetect.evaluation.stability import reencoding, reencodings_of, stability_sentences
@@ -52,14 +53,17 @@ class Service:
     Args:
         runs: runs with ONNX exports and different names; the first one is the default.
         settings: the limits.
+        by_size: whether images of requests that name no run get the one of `runs` that suits their
+            size by `core.shipped_runs.suited`, as in `predict` without a run; `runs` are then those
+            that come with tfdetect.
 
     Raises:
         UserError: a run has no ONNX export or is given twice, or two runs have the same name.
     """
 
-    def __init__(self, runs: Sequence[Run], settings: ServerSettings):
+    def __init__(self, runs: Sequence[Run], settings: ServerSettings, by_size: bool = False):
         _check_names(runs)
-        self.settings = settings
+        self.settings, self.by_size = settings, by_size
         self.detectors = {run.name: LightDetector(run) for run in runs}
         self.decoders = Decoders(settings.decoders, settings.timeout_s)
         self.in_flight = 0
@@ -86,18 +90,34 @@ class Service:
             await batcher.stop()
         self.decoders.stop()
 
-    @property
-    def default(self) -> str:
-        """Name of the run for requests that name none: the first one."""
-        return next(iter(self.detectors))
+    def name_of(self, name: str | None, masks: bool = False) -> str | None:
+        """Return the name of the run for a request; None if the size of each image decides.
+
+        Args:
+            name: the name of a run that the request asks for; None if it asks for none.
+            masks: whether it asks for masks.
+        """
+        if name is not None:
+            return name
+        if self.by_size and masks:
+            return LOCALIZER
+        return None if self.by_size else next(iter(self.detectors))
+
+    async def detector_of(self, name: str | None, upload: Upload) -> str:
+        """Return the name of the run that an image gets; see `name_of` for `name`."""
+        if name is not None:
+            return name
+        runs = self._runs(None)
+        decoded = await self.decoders.decode(upload.data, runs, self.settings.max_pixels)
+        return decoded.detector or runs[0].name
 
     async def predict(
-        self, name: str, uploads: Sequence[Upload], masks: bool = False
+        self, name: str | None, uploads: Sequence[Upload], masks: bool = False
     ) -> list[dict[str, Any]]:
         """Return the predictions of images, in order; a file that cannot be read has an `error`.
 
         Args:
-            name: the name of the run.
+            name: the name of the run; None if the size of each image decides.
             uploads: the image files.
             masks: whether to add `mask_png`, if the run predicts masks.
 
@@ -111,12 +131,12 @@ class Service:
             return await asyncio.gather(*(self._predict(name, each, masks) for each in uploads))
 
     async def examine(
-        self, name: str, uploads: Sequence[Upload], pictures: bool = False
+        self, name: str | None, uploads: Sequence[Upload], pictures: bool = False
     ) -> list[dict[str, Any]]:
         """Return the evidence on each image, in order; a file that cannot be read has an `error`.
 
         Args:
-            name: the name of the run.
+            name: the name of the run; None if the size of each image decides.
             uploads: the image files.
             pictures: whether to add pictures of the regions that the evidence is about.
 
@@ -126,11 +146,11 @@ class Service:
         with self._room(len(uploads)):
             return await asyncio.gather(*(self._examine(name, each, pictures) for each in uploads))
 
-    async def reencode(self, name: str, upload: Upload) -> dict[str, Any]:
+    async def reencode(self, name: str | None, upload: Upload) -> dict[str, Any]:
         """Return the verdicts on re-encoded copies of an image; see `schemas.Stability`.
 
         Args:
-            name: the name of the run.
+            name: the name of the run; None if the size of the image decides.
             upload: the image file.
 
         Raises:
@@ -139,8 +159,9 @@ class Service:
         with self._room(1):
             row, facts = await self._scored(name, upload)
             if row["error"] is not None or facts is None:
-                return {"path": upload.name, "error": row["error"]}
-            run, found = self.detectors[name].run, {}
+                return {"path": upload.name, "model": row["detector"], "error": row["error"]}
+            name, found = row["detector"], {}
+            run = self.detectors[name].run
             size = int(facts[0]), int(facts[1])
             # One at a time, because each may be large.
             for copy in reencodings_of(run.predicts_masks, size):
@@ -149,6 +170,7 @@ class Service:
         scores = {copy: each["p_fake"] for copy, each in rows.items()}
         return {
             "path": upload.name,
+            "model": name,
             "error": None,
             "sentence": stability_sentences(run, row["p_fake"], scores, size),
             "copies": [
@@ -176,18 +198,25 @@ class Service:
         finally:
             self.in_flight -= count
 
+    def _runs(self, name: str | None) -> list[Run]:
+        """Return the run of a name; without one, those among which the size of an image decides."""
+        names = (PHOTO_DETECTOR, SMALL_IMAGES) if name is None else (name,)
+        return [self.detectors[each].run for each in names]
+
     async def _scored(
-        self, name: str, upload: Upload, copy: str | None = None
+        self, name: str | None, upload: Upload, copy: str | None = None
     ) -> tuple[dict[str, Any], np.ndarray | None]:
         """Return the row of one image, or of a re-encoded copy of it, and the image's facts.
 
         The facts, see `imaging.facts`, begin with height and width; None if it cannot be read.
         """
-        run = self.detectors[name].run
-        decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels, copy)
-        return await self._batchers[name].submit(decoded), decoded.facts
+        runs = self._runs(name)
+        decoded = await self.decoders.decode(upload.data, runs, self.settings.max_pixels, copy)
+        detector = decoded.detector or runs[0].name
+        row = await self._batchers[detector].submit(decoded)
+        return {**row, "detector": detector}, decoded.facts
 
-    async def _predict(self, name: str, upload: Upload, masks: bool) -> dict[str, Any]:
+    async def _predict(self, name: str | None, upload: Upload, masks: bool) -> dict[str, Any]:
         """Return the prediction of one image."""
         row, _ = await self._scored(name, upload)
         mask = row.pop("mask")
@@ -195,14 +224,14 @@ class Service:
             row["mask_png"] = _png(mask)
         return {"path": upload.name, **row}
 
-    async def _examine(self, name: str, upload: Upload, pictures: bool) -> dict[str, Any]:
+    async def _examine(self, name: str | None, upload: Upload, pictures: bool) -> dict[str, Any]:
         """Return the evidence on one image."""
         row = await self._predict(name, upload, False)
         if row["error"] is not None:
-            return {"path": upload.name, "error": row["error"]}
-        run, limit = self.detectors[name].run, self.settings.max_pixels
+            return {"path": upload.name, "detector": row["detector"], "error": row["error"]}
+        run, limit = self.detectors[row["detector"]].run, self.settings.max_pixels
         found = await self.decoders.examine(upload.data, run, row, limit, pictures)
-        return {"path": upload.name, "error": None, **found}
+        return {"path": upload.name, "detector": run.name, "error": None, **found}
 
 
 def _check_names(runs: Sequence[Run]) -> None:

@@ -292,7 +292,7 @@ function figures(row, calibrated) {
   const shown = {...row, verdict: row.inconclusive ? t.inconclusive : row.verdict};
   const known = Object.entries(shown).filter(
     ([key, value]) => value !== null && value !== ""
-      && !["path", "words", "mask_png", "error", "inconclusive"].includes(key));
+      && !["path", "detector", "words", "mask_png", "error", "inconclusive"].includes(key));
   const value = (each) => (typeof each === "number" ? +each.toFixed(4)
     : typeof each === "boolean" ? (each ? t.yes : t.no) : each);
   return table(t.details, element("tbody", {}, ...known.map(([key, each]) =>

@@ -48,12 +48,13 @@ function send(path, task, onProgress) {
 }
 
 async function analyze(task, report) {
-  const {masks} = settings.models.find((model) => model.name === task.model);
-  const query = new URLSearchParams({model: task.model, masks});
+  const chosen = settings.models.find((model) => model.name === task.model);
+  const query = new URLSearchParams(chosen ? {model: chosen.name, masks: chosen.masks} : {});
   const onProgress = (part) => (part < 1
     ? report(fill(t.sending, {percent: Math.round(100 * part)}), part) : report(t.working));
   const answer = await post(`/v1/predict?${query}`, task, onProgress, () => report(t.busy));
   const [row] = JSON.parse(answer).predictions;
+  task.model = row.detector;
   if (!row.mask_png) return {row, mask: null};
   const mask = new Image();
   mask.src = `data:image/png;base64,${row.mask_png}`;

@@ -39,6 +39,7 @@ from tfdetect.explanation.examination import Examination, Examiner
 from tfdetect.explanation.feature_maps import FRONT_END
 from tfdetect.explanation.maps import ATTENTION
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
+from tfdetect.forensics.evidence import told_once
 from tfdetect.forensics.headline import RULE
 
 _LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
@@ -115,9 +116,8 @@ def image_page(run: Run, found: Examination) -> str:
         cards=_cards(run, found),
         notes=[html.note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
-        footer="A detector's verdict is evidence, not proof. "
-        f"{measured_sentence(run.results)} On other images it can be certain and wrong. "
-        f"{_citation(run, found)}",
+        footer="A detector's verdict is evidence, not proof: on images unlike those that it was "
+        f"measured on, it can be certain and wrong. {_citation(run, found)}",
     )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def _evidence(found: Examination) -> Markup:
                 for each in evidence_pictures(known, found.image)]  # fmt: skip
     return html.join(
         html.text(f"The headline follows a rule. {RULE}"),
-        *(html.fragment(_LINE, line=line) for line in known.lines),
+        *(html.fragment(_LINE, line=line) for line in told_once(known)),
         html.figures(pictures, "small") if pictures else None,
     )
 

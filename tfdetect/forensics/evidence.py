@@ -6,7 +6,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,22 @@ def _copies(pixels: np.ndarray, quality: float | None) -> "Copies | None":
         return None
 
 
+def told_once(found: Evidence) -> list[EvidenceLine]:
+    """Return the lines for a reader who has read the headline: without what its reasons say."""
+    return [
+        replace(line, finding=_without(found.reasons, line, line.finding) or "As said above.",
+                reliability=_without(found.reasons, line, line.reliability))
+        for line in found.lines
+    ]  # fmt: skip
+
+
+def _without(reasons: Sequence[str], line: EvidenceLine, text: str) -> str:
+    for reason in reasons:
+        parts = text.split(reason.removeprefix(f"{line.title}: "))
+        text = " ".join(part for each in parts if (part := each.strip()))
+    return text
+
+
 def printed(name: str, found: Evidence) -> str:
     """Return the evidence on an image as text for a terminal.
 
@@ -132,7 +148,7 @@ def printed(name: str, found: Evidence) -> str:
         found: the evidence.
     """
     rows = [name, f"  {found.headline}", wrapped(" ".join(found.reasons), 2)]
-    for line in found.lines:
+    for line in told_once(found):
         if line.finding != NONE_FOUND:
             rows += ["", f"  {line.title}", wrapped(line.finding, 4)]
             rows += [wrapped(line.reliability, 4)] if line.reliability else []

@@ -33,7 +33,10 @@ _SETS = {
     "edited": "images of which a generator filled a region",
 }  # fmt: skip
 _NOTE = 80  # characters of a note that a sentence shows
-_UNSIGNED = "Anybody can write such a note or remove it; a program that writes it can lie."
+UNSIGNED = (
+    "It is not signed: anybody can write such a note or remove it, and a program that writes it "
+    "can lie."
+)
 NONE_FOUND = "None found."
 ABSENCE = "That nothing is found proves nothing: most websites remove all metadata."
 
@@ -129,7 +132,7 @@ def declaration_lines(facts: Sequence[Fact]) -> list[EvidenceLine]:
     notes = [fact for fact in facts if fact.kind == "generated" and C2PA not in fact.name]
     if notes:
         finding = " ".join(_told(fact) for fact in notes[:3])
-        lines.append(_line("generator_note", finding, "generated", "generator_note", _UNSIGNED))
+        lines.append(_line("generator_note", finding, "generated", "generator_note", UNSIGNED))
     else:
         lines.append(_line("generator_note", NONE_FOUND, "nothing", "no_generator_note"))
     return lines

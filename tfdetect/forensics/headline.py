@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from tfdetect.core.packages import with_extra
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import verdict_words
-from tfdetect.forensics.evidence_lines import EvidenceLine
+from tfdetect.forensics.evidence_lines import UNSIGNED, EvidenceLine
 from tfdetect.forensics.file_metadata import C2PA, Fact
 
 Basis = Literal["declared", "detector", "inconclusive"]
@@ -60,11 +60,8 @@ def headline_of(
         return Headline(inconclusive, "inconclusive", reasons, "caution")
     run, row = verdict
     words = verdict_words(run, row, unlike=row.get("in_domain") is False)
-    if detector.says == "nothing":
+    if detector.says == "nothing" or run.info.calibration is None:
         return Headline(inconclusive, "inconclusive", (*found, nothing, *words.lines), "caution")
-    if run.info.calibration is None:
-        reasons = (*found, nothing, f"{words.headline}, says {run.name}. It is not calibrated.")
-        return Headline(inconclusive, "inconclusive", reasons, "caution")
     if detector.says == "authentic" and traces:
         reasons = (
             f"{words.headline}, says {run.name}. There are traces of editing, though.",
@@ -84,8 +81,8 @@ def _declared(
         title = f"Declared as {'partly ' if partly else ''}generated, with a signature"
         return Headline(title, "declared", (credentials.finding, credentials.reliability), "bad")
     if notes.says == "generated":
-        reasons = (notes.finding, "This note is not signed: anybody can write or remove it.")
-        return Headline("Declared as generated, without a signature", "declared", reasons, "bad")
+        title = "Declared as generated, without a signature"
+        return Headline(title, "declared", (notes.finding, UNSIGNED), "bad")
     trusted = any(fact.signature == "Trusted" for fact in facts)
     if credentials.says == "camera" and trusted and not traces:
         reasons = (credentials.finding, credentials.reliability)

@@ -249,7 +249,11 @@ function showEvidence(task, box, {headline, tone, reasons, lines, pictures = []}
   const title = task.item.querySelector("h3");
   const shown = task.item.textContent;
   const before = title.textContent;
-  const added = reasons.filter((each) => !shown.includes(each));
+  const others = lines.filter(({name}) => name !== "detector");  // its verdict is above
+  const below = new Set(others.flatMap(({title: name, finding, reliability}) => [
+    finding, `${name}: ${finding}`, ...(reliability ? [reliability] : [])]));
+  const said = (each) => shown.includes(each) || below.has(each);
+  const added = reasons.filter((each) => !said(each));
   const repeated = added.some((each) => each.startsWith(before));
   const more = before === headline ? []
     : [...(repeated ? [] : [fill(t.evidence_changed, {headline: before})]), ...added];
@@ -259,7 +263,6 @@ function showEvidence(task, box, {headline, tone, reasons, lines, pictures = []}
     element("dt", {textContent: line.title}),
     element("dd", {}, line.finding, element("span", {className: "small", textContent: line.reliability})),
   ]));
-  const others = lines.filter(({name}) => name !== "detector");  // its verdict is above
   const nothing = others.filter(({finding}) => finding === NONE);
   const findings = others.filter(({finding}) => finding !== NONE);
   box.lastChild.remove();

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfdetect import predict
 from tfdetect.core import packages
 from tfdetect.core import run as core_run
+from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.packages import FULL, SERVER, missing_package
 from tfdetect.evaluation.predictions import predict_files
@@ -134,6 +136,26 @@ def test_what_needs_the_full_one_says_what_to_install(arguments, message, tmp_pa
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert message in last and "pip install" in last
+
+
+def test_help_and_advice_are_of_what_the_light_one_has(monkeypatch, capsys):
+    """It takes --explain and --spark to say what to install, but offers neither."""
+    run = open_run(ROOT / "saved_models" / "localizer_photos")
+    texts = {}
+    for full in (True, False):
+        for module in ("core.packages", "core.cli"):
+            monkeypatch.setattr(f"tfdetect.{module}.has_tensorflow", lambda full=full: full)
+        with pytest.raises(UserError, match=r"python -m tfdetect.calibrate .*") as advised:
+            run.with_threshold("fpr_2")
+        parser = predict.parser()
+        assert parser.parse_args(["a.jpg", "--explain", "b", "--spark", "local"]).spark == "local"
+        texts[full] = parser.format_help(), str(advised.value)
+    help_text, advice = texts[False]
+    assert "--spark" not in help_text and "--explain" not in help_text and "==" not in help_text
+    assert "--masks" in help_text and "cluster" not in help_text
+    assert "the full tfdetect has: pip install tfdetect" in advice
+    assert all(flag in texts[True][0] for flag in ("--spark-conf", "--explain DIR", "pages/"))
+    assert "pip install" not in texts[True][1]
 
 
 def test_a_part_that_is_hidden_is_no_part_of_the_light_one():

@@ -70,8 +70,9 @@ def parser() -> cli.Parser:
     out.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered), regions "
                      "that are copies of others, and an overlay of each image as PNG files; for "
                      "detectors that predict masks, such as localizer_photos")  # fmt: skip
-    out.add_argument("--explain", type=Path, metavar="DIR", help="write an HTML page for each "
-                     "image: verdict, probability, heat maps, stability, metadata")  # fmt: skip
+    out.add_argument("--explain", type=Path, metavar="DIR", help=cli.full_help(
+        "write an HTML page for each image: verdict, probability, heat maps, stability, metadata"
+    ))  # fmt: skip
     out.add_argument("--evidence", action="store_true", help="show what else is known of each "
                      "image and how often each finding is wrong: content credentials, notes of "
                      "generators, camera data, JPEG history, copied regions")  # fmt: skip

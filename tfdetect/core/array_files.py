@@ -8,7 +8,7 @@ import numpy as np
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import checksum
-from tfdetect.core.text import shell_command
+from tfdetect.core.packages import full_command
 
 _SIGNATURES = (b"\x93NUMPY", b"PK\x03\x04")  # of .npy and .npz files
 
@@ -58,7 +58,7 @@ def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError
     return UserError(
         f"Run {run} is corrupt: {name} {what}. Copy the run again, or make this file again from "
         f"the images that the run was trained on, not from others: "
-        f"{shell_command('calibrate', run)}"
+        f"{full_command('calibrate', run)}"
     )
 
 

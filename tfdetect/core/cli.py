@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tfdetect.core.errors import UserError, nearest, shortened
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.packages import PROGRAM
+from tfdetect.core.packages import PROGRAM, has_tensorflow
 from tfdetect.core.run_command import EXIT_ERROR, EXIT_INTERRUPTED
 from tfdetect.core.text import as_number, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spark_cluster import SparkCluster
 
+_FULL_ONLY = ("--explain", "--spark")  # options of predict that tfdetect-light lacks
 _MISTAKE = "a mistake in the command, or something it needs is missing; stderr says what to do"
 
 
@@ -47,6 +48,14 @@ def _own_program(command: str) -> str:
     return command.replace("tfdetect ", f"{PROGRAM} ", 1)
 
 
+def full_help(text: str) -> str:
+    """Return the help of an option of `_FULL_ONLY`; where it is lacking, what hides the option.
+
+    The option can be given nevertheless: the error says what to install.
+    """
+    return text if has_tensorflow() else argparse.SUPPRESS
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is misspelled.
 
@@ -67,6 +76,8 @@ class Parser(argparse.ArgumentParser):
         **kwargs: Any,
     ):
         kwargs.setdefault("allow_abbrev", False)
+        if not has_tensorflow():
+            examples = [each for each in examples if not any(o in each[0] for o in _FULL_ONLY)]
         shown = "\n".join(f"  # {text}\n  {_own_program(command)}" for command, text in examples)
         codes = {
             0: "done",
@@ -233,16 +244,18 @@ def add_spark(p: Arguments, default: str) -> None:
     Args:
         default: the default of the folder for the parts.
     """
-    p.add_argument("--spark", metavar="MASTER", help="do the work on a Spark cluster, for example "
-                   "spark://host:7077, or local[4] for 4 processes on this machine. Every machine "
-                   "needs the files under the same path. The same command continues an "
-                   "interrupted one. Needs: pip install \"tfdetect[spark]\" and "
-                   "Java 17 (default: no cluster)")  # fmt: skip
-    p.add_argument("--spark-conf", action="append", default=[], metavar="KEY=VALUE",
-                   help="property of Spark, for example spark.executor.memory=4g; "
-                   "repeatable")  # fmt: skip
-    p.add_argument("--spark-dir", type=Path, metavar="DIR", help="folder for the finished parts, "
-                   f"on storage that all machines see (default: {default})")  # fmt: skip
+    p.add_argument("--spark", metavar="MASTER", help=full_help(
+        "do the work on a Spark cluster, for example spark://host:7077, or local[4] for 4 "
+        "processes on this machine. Every machine needs the files under the same path. The same "
+        "command continues an interrupted one. Needs: pip install \"tfdetect[spark]\" and Java 17 "
+        "(default: no cluster)"
+    ))  # fmt: skip
+    p.add_argument("--spark-conf", action="append", default=[], metavar="KEY=VALUE", help=full_help(
+        "property of Spark, for example spark.executor.memory=4g; repeatable"
+    ))  # fmt: skip
+    p.add_argument("--spark-dir", type=Path, metavar="DIR", help=full_help(
+        f"folder for the finished parts, on storage that all machines see (default: {default})"
+    ))  # fmt: skip
 
 
 def chosen_cluster(args: argparse.Namespace) -> "SparkCluster | None":

@@ -10,13 +10,14 @@ from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run
+from tfdetect.core.packages import full_command
 from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import SCHEMA_VERSION, RunInfo
 from tfdetect.core.run_migration import migrate_info
 from tfdetect.core.shipped_runs import SHIPPED, run_containing, run_folder
 from tfdetect.core.storage import exists, fetched
-from tfdetect.core.text import checked_name, shell_command, user_path
+from tfdetect.core.text import checked_name, user_path
 
 
 def open_run(path: str | Path) -> Run:
@@ -95,7 +96,7 @@ def nearest_run(path: Path) -> str:
 
 def _unfinished(path: Path) -> UserError:
     return UserError(
-        f"Run {path} is not finished. Continue with: {shell_command('train', resume=path)}"
+        f"Run {path} is not finished. Continue with: {full_command('train', resume=path)}"
     )
 
 

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import shell_command
 
 FULL = {  # import names of what `tfdetect` requires and `tfdetect-light` does not
     "ai_edge_litert", "absl", "cv2", "hyperopt", "imagehash", "jinja2", "kagglehub", "keras",
@@ -25,6 +26,18 @@ def with_extra(name: str) -> str:
 def has_tensorflow() -> bool:
     """Return whether TensorFlow and `tfdetect.models` are installed; neither is imported."""
     return all(map(importlib.util.find_spec, ("tensorflow", "tfdetect.models")))
+
+
+def full_command(name: str, /, *arguments: object, **flags: object) -> str:
+    """Return the line for a shell of a command that tfdetect-light lacks; there, what to install.
+
+    Args:
+        name, arguments, flags: see `core.text.shell_command`.
+    """
+    command = shell_command(name, *arguments, **flags)
+    if has_tensorflow():
+        return command
+    return f"{command} (tfdetect-light has no {name}; the full tfdetect has: pip install tfdetect)"
 
 
 def missing_package(error: ModuleNotFoundError) -> UserError | None:

@@ -30,6 +30,7 @@ from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.metric import Splits, metrics_of
 from tfdetect.core.model_hubs import source_of
+from tfdetect.core.packages import full_command
 from tfdetect.core.parsing import read_object, read_text, read_yaml
 from tfdetect.core.probability import add_to_logit, logit
 from tfdetect.core.run_info import (
@@ -42,7 +43,7 @@ from tfdetect.core.run_info import (
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.run_results import SplitResults, Transfer
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import shell_command, to_os, user_path
+from tfdetect.core.text import to_os, user_path
 
 PARTIAL = ".partial"
 TRANSFER = "transfer.json"
@@ -278,7 +279,7 @@ class Run:
                     f"{', '.join(points) or 'none'}. They are chosen when the run is calibrated; "
                     "fpr_1 needs at least 100 authentic images, fpr_5 20, source_fpr_5 19 named "
                     "sources of them, and cost a price: "
-                    f"{shell_command('calibrate', self.path, dataset='MORE_IMAGES')}"
+                    f"{full_command('calibrate', self.path, dataset='MORE_IMAGES')}"
                 )
             threshold = points[threshold].threshold
         elif not 0 <= threshold <= 1:
@@ -327,7 +328,7 @@ class Run:
             raise UserError(
                 f"{self.name} is not calibrated, so a prior has no meaning for it. Calibrate it, "
                 "on other labeled images (--dataset) if its validation images were too few, with: "
-                f"{shell_command('calibrate', self.path)}"
+                f"{full_command('calibrate', self.path)}"
             )
         if isinstance(prior, str):
             if prior != "validation":

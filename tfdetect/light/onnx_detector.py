@@ -11,12 +11,11 @@ from tfdetect.core import console
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import checksum
-from tfdetect.core.packages import has_tensorflow
+from tfdetect.core.packages import full_command, has_tensorflow
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.quiet import import_onnxruntime
 from tfdetect.core.run import SHARED_DIGESTS, SHARED_ONNX, Run
 from tfdetect.core.run_info import RunInfo
-from tfdetect.core.text import shell_command
 from tfdetect.light.numpy_tiles import by_tiles, pool_tiles
 from tfdetect.light.resample import resize, restore
 
@@ -58,7 +57,7 @@ def _threads() -> int:
 
 def _export_command(run: Run) -> str:
     shared = run.onnx_path == run.path / SHARED_ONNX
-    return shell_command("export", run.path, format="onnx_shared" if shared else "onnx")
+    return full_command("export", run.path, format="onnx_shared" if shared else "onnx")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from tfdetect.core.process import command_process
+from tfdetect.core.quiet import import_tensorflow
+
+with command_process():  # as a command imports it, which takes half of the time
+    import_tensorflow()
+
 from conftest import fit_small, prepare_tensorflow
 
 prepare_tensorflow()

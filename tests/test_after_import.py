@@ -85,18 +85,20 @@ ORDERS = [
     "import tfdetect; tfdetect.list_detectors(); import tfdetect.training.fit, keras",
 ]
 # Each order in a process of its own: a fork of one that knows TensorFlow's inner modules and other
-# packages that Keras imports, whose import takes most of the time. TensorFlow itself, which imports
-# Keras, is imported in the fork.
+# packages that Keras imports, whose import takes most of the time. Those that it would only use if
+# they were installed are hidden. TensorFlow itself, which imports Keras, is imported in the fork.
 FORKS = """
 import contextlib, importlib, json, os, sys, traceback
 
+for name in "cv2", "IPython", "matplotlib", "pandas":
+    sys.modules[name] = None
 sys.modules["keras"] = None  # not to be found yet
 import tensorflow
 
 for name in "keras", "tensorflow":
     del sys.modules[name]
-for name in ("cv2", "h5py", "IPython", "matplotlib.pyplot", "optree", "pandas", "pyarrow.parquet",
-             "pydantic", "rich", "scipy.ndimage", "scipy.stats", "sklearn.metrics", "yaml"):
+for name in ("h5py", "optree", "pyarrow.parquet", "pydantic", "rich", "scipy.ndimage",
+             "scipy.stats", "sklearn.metrics", "yaml"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 assert not any(name.split(".")[0] in ("keras", "tfdetect") for name in sys.modules)

@@ -159,10 +159,9 @@ def test_images_in_the_wrong_place_are_answered_with_the_way_out(here, capsys):
     assert code == 2 and "at least 0 and at most 65,535, received" in error
 
 
-@pytest.mark.parametrize("name", ["misspelled key", "a GPU that is not there"])
-def test_mistakes_end_a_process_with_code_2(name, tmp_path):
-    """Before and after the import of TensorFlow."""
-    arguments, message = MISTAKES[name]
+def test_a_mistake_ends_a_process_with_code_2(tmp_path):
+    """Before the import of TensorFlow; one after it is in the process of the dry run below."""
+    arguments, message = MISTAKES["misspelled key"]
     done = run("tfdetect.train", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.strip().splitlines()) < 8
@@ -317,6 +316,18 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     assert file.startswith(str(site)) and experiment == "cifake_small_resnet"
 
 
+# Two commands in one process, which imports TensorFlow once: a mistake that is found after that
+# import, then a dry run.
+TWO_COMMANDS = """
+import json, sys
+from tfdetect.__main__ import main
+mistake, dry_run = map(json.loads, sys.argv[1:])
+assert main(["train", *mistake]) == 2 and "tensorflow" in sys.modules
+print("---", file=sys.stderr)
+sys.exit(main(["train", *dry_run]))
+"""
+
+
 def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     """Results to stdout, messages to stderr; --json is one document; pipes get no colors."""
     monkeypatch.setenv("TFDETECT_CACHE", str(here / "c"))
@@ -333,12 +344,20 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     code, out, error = call("train", [*arguments, *one, "--show-config"], capsys)
     assert code == 0 and "1 epoch, each 2 batches of 144 images" in out, error
     assert "  epochs: 1\n" in out
-    done = run("tfdetect.train", *arguments, "--json", cwd=here, FORCE_COLOR="1")
+    mistake, message = MISTAKES["a GPU that is not there"]
+    commands = [json.dumps(command) for command in (mistake, [*arguments, "--json"])]
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_COMMANDS, *commands], capture_output=True, text=True,
+        env={**os.environ, "FORCE_COLOR": "1"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    refused, error = done.stderr.split("---\n")
+    assert message in refused and len(refused.strip().splitlines()) < 8, refused
+    assert "Traceback" not in refused
     found = json.loads(done.stdout)
     assert found["counts"]["train"] == {"authentic": 144, "altered": 144}
     assert found["parameters"] > 0 and found["experiment"]["training"]["epochs"] == 3
-    assert "144 authentic + 144 altered" in done.stderr and "\x1b" not in done.stderr
+    assert "144 authentic + 144 altered" in error and "\x1b" not in error
     # None of TensorFlow's messages, only our own.
     ours = (
         "Experiment demo",
@@ -351,7 +370,8 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
         "Next: ",
         "next",
     )
-    assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
+    assert all(line.startswith(ours) for line in error.splitlines()), error
+    assert all(line.startswith((*ours, "error: ")) for line in refused.splitlines()), refused
     assert not (here / "saved_models").exists()
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tfdetect.api import shipped
 from tfdetect.api.arguments import own_run
 from tfdetect.core import shipped_runs
 from tfdetect.core.errors import UserError
+from tfdetect.core.generator_names import readable_generators
 from tfdetect.data.plan import make_plan
 from tfdetect.fusion.members import open_members
 
@@ -284,6 +286,21 @@ def test_masks_and_sizes_choose_the_experiment_however_data_are_described(tmp_pa
         (tmp_path / "images" / "manifest.csv").write_text("\n".join(rows))
         for dataset in (tmp_path / "images", tmp_path / "images" / "manifest.csv"):
             assert make_plan(str(dataset)).experiment.name.startswith(expected)
+
+
+def test_people_read_names_of_generators_that_they_can_look_up():
+    for name in shipped_runs.SHIPPED:
+        run = tfdetect.load(shipped_runs.shipped_folder(name)).run
+        measured = run.results.get("test", run.results["validation"]).get("generators", {})
+        names = [*run.info.dataset.training_images.generators, *measured]
+        found = readable_generators(names)
+        assert found == sorted(set(found), key=str.casefold)
+        assert all(re.search("[A-Z ]", each) and "_" not in each for each in found), found
+        card = (run.path / "model_card.md").read_text()
+        images = run.info.dataset.training_images
+        assert f"image generators: {', '.join(readable_generators(images.generators))}" in card
+    own = ["my_gan", "sd-1.5-wyrde", "sd-1.5-benchmark"]
+    assert readable_generators(own) == ["my gan", "Stable Diffusion 1.5"]
 
 
 def test_the_detector_of_photographs_has_at_most_25_mebibytes():

@@ -1,5 +1,6 @@
 """The model card of a run, in Markdown."""
 
+from tfdetect.core.generator_names import readable_generators
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import SplitResults, ordered
@@ -87,7 +88,7 @@ def _training_data(run: Run) -> str:
         lines.append("- images: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
     images = data.training_images
     if images and images.generators:
-        lines.append(f"- image generators: {', '.join(images.generators)}")
+        lines.append(f"- image generators: {', '.join(readable_generators(images.generators))}")
     if images and images.formats:
         lines.append(f"- file formats: {', '.join(images.formats)}")
     lines += [f"- {name} side: {text}" for name, text in sides_of(images).items()]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from tfdetect import __version__
 from tfdetect.core import html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites, write_text
+from tfdetect.core.generator_names import readable_generators
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.evaluation import prediction_tables
@@ -360,9 +360,10 @@ def _generators(run: Run) -> list[str]:
     """Return the generators of the training fakes, or else of the validation fakes."""
     training = run.info.dataset.training_images
     if training and training.generators:
-        return [unescape(name) for name in training.generators]
+        return readable_generators(training.generators)
     with suppress(UserError):  # the page needs no predictions
         table = prediction_tables.read(run.path, "validation")
         if "generator" in table.column_names:
-            return sorted(filter(None, set(table["generator"].cast(pa.string()).to_pylist())))
+            names = filter(None, table["generator"].cast(pa.string()).unique().to_pylist())
+            return readable_generators(names)
     return []

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 import tfdetect
+from tfdetect.core.generator_names import readable_generators
 from tfdetect.core.run import Run
 from tfdetect.evaluation.run_description import right_verdicts
 from tfdetect.evaluation.verdict_words import percent, what_is_read
@@ -102,7 +103,7 @@ def _about(run: Run, words: dict[str, str]) -> list[str]:
     images = dataset.training_images
     if images is not None:
         if images.generators:
-            names = ", ".join(images.generators).replace("_", " ")
+            names = ", ".join(readable_generators(images.generators))
             sentences.append(words["generators"].format(names=names))
         if images.shorter_side is not None:
             low, _, high = images.shorter_side

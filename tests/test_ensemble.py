@@ -31,6 +31,7 @@ from tfdetect.evaluation.cross_fitting import CrossFitting, cross_fitted
 from tfdetect.evaluation.operating_points import abstention_band, operating_points
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fisher_fusion import evidence
+from tfdetect.fusion.fuse import few_images_for_stacked
 from tfdetect.fusion.fused_run import training_images_of
 from tfdetect.fusion.fusion_data import find_fusion_data
 from tfdetect.fusion.fusion_report import _result, format_comparison, worse_than_best_member
@@ -140,6 +141,28 @@ def test_a_constant_member_has_no_weight(noisy):
         fusion = fit_fusion(name, constant)
         assert fusion.weights == pytest.approx([1, 0], abs=0.02)
         assert fusion.used_members.tolist() == [True, False]
+
+
+def test_few_images_for_the_weights_of_stacked_are_warned_of():
+    assert few_images_for_stacked(members=2, images=150) == []
+    [warning] = few_images_for_stacked(members=3, images=80)
+    assert "The 4 weights" in warning and "80 validation images" in warning
+    assert "about 0.03 of log-loss" in warning and "--fusion logistic" in warning
+
+
+def test_few_images_cost_logistic_less_than_stacked():
+    """Beside two good members there is one that has diverged."""
+    lost = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        fake = np.arange(2080) % 2 == 1
+        good = np.where(fake, 1.3, -1.3)[:, None] + 2 * rng.normal(size=(2080, 2))
+        logits = np.hstack([good, -40 * rng.uniform(1, 2, size=(2080, 1))])
+        scores = scores_of(logits, fake)
+        fit, new = scores.take(np.arange(80)), scores.take(np.arange(80, 2080))
+        lost.append([loss_of(fit_fusion(name, fit)(new), new) for name in ("stacked", "logistic")])
+    stacked, logistic = np.mean(lost, axis=0)
+    assert logistic < stacked - 0.004, (stacked, logistic)
 
 
 def test_images_for_which_a_member_has_no_finite_output_are_left_out(capsys):

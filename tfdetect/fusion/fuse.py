@@ -27,6 +27,7 @@ from tfdetect.fusion.scores import MemberScores
 
 _MAX_GATED_MEMBERS = 4  # with more, a gate takes long and is fitted only if it is chosen
 _MIN_DENSE_IMAGES = 10_000  # with fewer, ten epochs of the dense unit are too few steps
+_MAX_COST = 0.01  # of log-loss on new images, from which `stacked` is warned of
 
 
 def fuse(
@@ -211,6 +212,9 @@ def _warnings(
             f"{_MIN_DENSE_IMAGES:,} validation images it does not converge. Use --fusion stacked, "
             "whose weights are the optimum."
         )
+    if settings.fusion == "stacked":
+        images = catalog.split("validation").num_rows
+        warnings += few_images_for_stacked(len(members.runs), images)
     if settings.epochs:
         warnings.append(
             "The tables show the ensemble before it was fine-tuned "
@@ -224,6 +228,27 @@ def _warnings(
             "fitted on the same images, so their validation figures are optimistic."
         )
     return warnings
+
+
+def few_images_for_stacked(members: int, images: int) -> list[str]:
+    """Return a warning if so few images fit the weights of `stacked` badly, or else [].
+
+    Weights of maximum likelihood cost about half a number of theirs per image in log-loss on new
+    images (Akaike, 1974).
+
+    Args:
+        members: the number of members.
+        images: the number of images that the fusion is fitted on.
+    """
+    cost = (members + 1) / (2 * max(images, 1))
+    if cost <= _MAX_COST:
+        return []
+    return [
+        f"The {members + 1} weights of the fusion stacked, the bias included, have no penalty. "
+        f"Fitted on {counted(images, 'validation image')}, they cost about {cost:.2f} of log-loss "
+        "on new images, and a member that says nothing keeps some weight. Use --fusion logistic, "
+        "whose penalty is chosen by cross-validation, or --fusion weighted."
+    ]
 
 
 def _build(

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from tfdetect.forensics import copy_check
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import evidence, printed, told_once
 from tfdetect.forensics.evidence_lines import UNSIGNED, error_rates, jpeg_lines
-from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
+from tfdetect.forensics.file_metadata import C2PA, Fact, format_of, read_metadata
 from tfdetect.forensics.headline import RULE
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.photographs import photograph
@@ -236,6 +237,17 @@ def test_coordinates_are_told_as_a_map_takes_them(fields, told):
     assert fact.value == told
     lines = evidence(buffer.getvalue()).lines
     assert any(f"Location: {told}." in line.finding for line in lines)
+
+
+def test_the_format_of_an_image_is_known_up_to_the_limit_of_the_command(tmp_path):
+    data = io.BytesIO()
+    Image.new("L", (1, 1)).save(data, "PNG")
+    large, small = ((20_000).to_bytes(4) + (10_000).to_bytes(4), (1).to_bytes(4) * 2)
+    header = data.getvalue()[12:29].replace(small, large)
+    content = data.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4)
+    (tmp_path / "large.png").write_bytes(content + data.getvalue()[33:])
+    assert format_of(tmp_path / "large.png", 200_000_000) == "PNG"
+    assert format_of(tmp_path / "large.png", 100_000_000) == ""
 
 
 def test_hostile_metadata_is_printable_and_short():

@@ -415,10 +415,13 @@ def test_the_page_about_an_image(served_run):
     from tfdetect.serving.explaining import explanation_page
 
     run, images = served_run
-    page = explanation_page(run, "../odd name.png", images[0].read_bytes())
+    data, limit = images[0].read_bytes(), 10_000
+    page = explanation_page(run, "../odd name.png", data, limit)
     assert page.startswith("<!doctype html>") and "What the probability means" in page
     with pytest.raises(ValueError, match="not an image"):
-        explanation_page(run, "b.png", b"rubbish")
+        explanation_page(run, "b.png", b"rubbish", limit)
+    with pytest.raises(ValueError, match="more than 100 "):
+        explanation_page(run, "large.png", data, 100)
 
 
 @pytest.mark.slow

@@ -21,8 +21,10 @@ from tfdetect.core.registry import FILLS, MASKS
 from tfdetect.core.run_command import run_command
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
+from tfdetect.imaging.formats import ImageError
 from tfdetect.synthesis import autoencoder, forge_task, synthesize_dataset
 from tfdetect.synthesis.blend import paste, soften
+from tfdetect.synthesis.contact_sheet import write_contact_sheet
 from tfdetect.synthesis.forge import forge
 from tfdetect.synthesis.forgery_plan import Item, plan_forgeries
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
@@ -96,6 +98,19 @@ def test_segments_are_regions_of_the_segmentation(tmp_path):
         draw_mask("segments", photo, generator(), (0.9, 0.95),
                   segmentations=str(tmp_path / "maps"))  # fmt: skip
     assert pick_region(labels, generator(), (0.99, 1.0)).any()
+    with pytest.raises(ImageError, match="more than 3,000"):  # the limit of the photograph
+        draw_mask("segments", replace(photo, max_pixels=3_000), generator(), (0.1, 0.4),
+                  segmentations=str(tmp_path / "maps"))  # fmt: skip
+
+
+def test_the_contact_sheet_reads_photographs_within_the_limit_of_the_command(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    forgeries = [((tmp_path / "a.png",) * 3, "telea")]
+    write_contact_sheet(tmp_path / "sheet.png", forgeries, 1_200)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 500
+    with pytest.raises(ImageError, match="more than 1,199"):
+        write_contact_sheet(tmp_path / "sheet.png", forgeries, 1_199)
 
 
 def test_objects_come_from_a_keras_hub_segmenter(tmp_path):

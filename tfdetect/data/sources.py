@@ -257,7 +257,7 @@ class Masks:
         return read_mask(self.source.path(index), self.codings, number, self.source.max_pixels)
 
     @staticmethod
-    def decode(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
         """Return a mask of a record from its bytes; see `load`."""
         return _unless_empty(data, lambda: decode_mask_in_graph(data, STANDARD, max_pixels))
 

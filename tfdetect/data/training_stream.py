@@ -194,7 +194,8 @@ class TrainingStream:
 
         def load_one(one: tuple) -> tuple:
             position, data, *mask = one
-            return self._load(position, data, *map(Masks.decode, mask))
+            decoded = (Masks.decode(each, records.max_pixels) for each in mask)
+            return self._load(position, data, *decoded)
 
         @traced_as_written
         def load(step: tf.Tensor, batch: tuple) -> tuple:

@@ -18,6 +18,7 @@ from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.core.html import Picture
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import legend_label
 from tfdetect.evaluation.calibration import logit
 from tfdetect.evaluation.mask_metrics import THRESHOLD
@@ -296,9 +297,9 @@ def most_confident_errors(
     return pictures
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Return the pixels of an image file, uint8 [H, W, 3]."""
-    return np.asarray(read_rgb(path))
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the pixels of an image file, uint8 [H, W, 3]; see `read_rgb`."""
+    return np.asarray(read_rgb(path, max_pixels))
 
 
 def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:

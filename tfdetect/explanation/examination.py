@@ -117,7 +117,8 @@ class Examiner:
         sanity = self._explainer.sanity(views, maps, view)
         reencoded = self._score_reencodings(decoded, on_step)
         on_step("evidence")
-        differences = training_differences(run, row, image.shape[:2], format_of(path))
+        kind = format_of(path, self._max_pixels)
+        differences = training_differences(run, row, image.shape[:2], kind)
         return Examination(
             path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
             altered=altered, reencoded=reencoded, facts=read_metadata(path, self._max_pixels),

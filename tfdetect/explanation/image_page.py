@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from tfdetect import __version__
 from tfdetect.core import html
+from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites, write_text
 from tfdetect.core.generator_names import readable_generators
@@ -53,7 +54,7 @@ _FRONT_END_MEANING = "what a first filter (front-end) passes on to the network; 
 def explain_files(
     run: Run,
     detector: CompiledDetector,
-    predictions: pa.Table,
+    predictions: Table,
     pages: list[Path],
     failed: FailedWrites,
     max_pixels: int = MAX_PIXELS,

@@ -115,10 +115,15 @@ def read_metadata(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> lis
     return [*facts, *_c2pa(data, container)]
 
 
-def format_of(path: str | Path) -> str:
-    """Return a file's format as Pillow calls it, such as JPEG; "" if Pillow cannot read it."""
+def format_of(path: str | Path, max_pixels: int) -> str:
+    """Return a file's format as Pillow calls it, such as JPEG; "" if Pillow cannot read it.
+
+    Args:
+        path: the file.
+        max_pixels: an image with more pixels is not read.
+    """
     try:
-        with opened(path) as image:
+        with opened(path, max_pixels) as image:
             return str(image.format)
     except Exception:  # Pillow's plugins raise many kinds for damaged files
         return ""

@@ -22,7 +22,7 @@ from tfdetect.serving.service import Overloaded, Service
 def create_app(service: Service) -> FastAPI:
     """Return the application that serves the runs of a service."""
     settings = service.settings
-    backend = Backend(service, Explainers(), Metrics(service))
+    backend = Backend(service, Explainers(settings.max_pixels), Metrics(service))
     app = FastAPIOffline(
         title="tfdetect", version=tfdetect.__version__, lifespan=_lifespan, redoc_url=None,
         description="Detects whether images are authentic, generated or altered. A verdict is a "

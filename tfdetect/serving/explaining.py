@@ -5,6 +5,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
@@ -15,13 +16,23 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
 from tfdetect.serving.service import Overloaded, Upload
 
+if TYPE_CHECKING:
+    from tfdetect.evaluation.predictions import CompiledDetector
+
 _TIMEOUT = 600  # seconds for one page
+# Detectors that the process of `Explainers` has loaded, by the folder of the run.
+_detectors: "dict[Path, CompiledDetector]" = {}
 
 
 class Explainers:
-    """A process that makes pages, one at a time; it is started for the first page."""
+    """A process that makes pages, one at a time; it is started for the first page.
 
-    def __init__(self) -> None:
+    Args:
+        max_pixels: images with more pixels are refused.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self._pool: ProcessPoolExecutor | None = None
         self._busy = False
 
@@ -52,7 +63,7 @@ class Explainers:
         self._pool = self._pool or process_pool(1)
         try:
             future = asyncio.wrap_future(
-                self._pool.submit(explanation_page, run, upload.name, upload.data)
+                self._pool.submit(explanation_page, run, upload.name, upload.data, self._max_pixels)
             )
             return await asyncio.wait_for(future, _TIMEOUT)
         except (BrokenProcessPool, TimeoutError) as error:
@@ -71,13 +82,14 @@ class Explainers:
             end_pool(pool)
 
 
-def explanation_page(run: Run, name: str, data: bytes) -> str:
+def explanation_page(run: Run, name: str, data: bytes, max_pixels: int) -> str:
     """Return the page that explains an image; it runs in the process of `Explainers`.
 
     Args:
         run: the detector.
         name: the name of the file.
         data: the bytes of the file.
+        max_pixels: images with more pixels are refused.
 
     Raises:
         UserError: the page cannot be made.
@@ -88,21 +100,17 @@ def explanation_page(run: Run, name: str, data: bytes) -> str:
     from tfdetect.explanation.image_page import explain_files
     from tfdetect.models.saving import load_detector
 
-    key = str(run.path)
-    if key not in _detectors:
-        _detectors[key] = CompiledDetector(run, load_detector(run))
-    detector, failed = _detectors[key], FailedWrites()
+    if run.path not in _detectors:
+        _detectors[run.path] = CompiledDetector(run, load_detector(run))
+    detector, failed = _detectors[run.path], FailedWrites()
     with tempfile.TemporaryDirectory() as folder:
         image, page = Path(folder, file_name(Path(name).name or "image")), Path(folder, "page.html")
         image.write_bytes(data)
-        table = predict_files(run, detector, [str(image)], progress=False)
+        table = predict_files(run, detector, [str(image)], progress=False, max_pixels=max_pixels)
         [error] = table["error"].to_pylist()
         if error is not None:
             raise ValueError(error)
-        list(explain_files(run, detector, table, [page], failed))
+        list(explain_files(run, detector, table, [page], failed, max_pixels))
         if failed.reasons:
             raise UserError(next(iter(failed.reasons.values())))
         return page.read_text(encoding="utf-8")
-
-
-_detectors: dict = {}  # detectors that the process has loaded, by the folder of the run

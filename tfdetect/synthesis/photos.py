@@ -32,11 +32,13 @@ class Photo:
         pixels: uint8 [H, W, 3], RGB, upright.
         fit: scales and crops an image of the photograph's original size, for example a
             segmentation, as the photograph was.
+        max_pixels: a file about the photograph with more pixels is not decoded.
     """
 
     name: str
     pixels: np.ndarray
     fit: Callable[[Image.Image], np.ndarray]
+    max_pixels: int = MAX_PIXELS
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +74,7 @@ def load_photo(
     def fit(picture: Image.Image, how: Image.Resampling = Image.Resampling.NEAREST) -> np.ndarray:
         return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side), how))
 
-    return Photo(name, fit(image, Image.Resampling.LANCZOS), fit)
+    return Photo(name, fit(image, Image.Resampling.LANCZOS), fit, max_pixels)
 
 
 def content_hashes(root: Path, names: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ def region_numbers(photo: Photo, file: Path) -> np.ndarray:
     Raises:
         UserError: the file has another size than the photograph.
     """
-    with opened(file) as image:
+    with opened(file, photo.max_pixels) as image:
         colors = photo.fit(image).astype(np.int64)
     numbers = colors if colors.ndim == 2 else colors[..., :3] @ (1, 256, 65536)
     if numbers.shape != photo.size:

@@ -95,7 +95,7 @@ def synthesize(
             _write_tables(task, rows)
             made = [row for row in rows if not row["error"]]
             forgeries = [(forgery_files(output, row, settings), row["fill"]) for row in made]
-            write_contact_sheet(output / "contact_sheet.png", forgeries)
+            write_contact_sheet(output / "contact_sheet.png", forgeries, settings.max_pixels)
         publish(output)
     except OSError as error:
         raise UserError(

@@ -18,6 +18,7 @@ from test_masks import LOCALIZER, write_forged
 
 import tfdetect
 from tfdetect.core import console
+from tfdetect.core.choices import FUSIONS
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
@@ -35,7 +36,7 @@ from tfdetect.fusion.fuse import few_images_for_stacked
 from tfdetect.fusion.fused_run import training_images_of
 from tfdetect.fusion.fusion_data import find_fusion_data
 from tfdetect.fusion.fusion_report import _result, format_comparison, worse_than_best_member
-from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
+from tfdetect.fusion.fusions import cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.score_members import _check_finite
 from tfdetect.fusion.scores import MemberScores

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.core.data_settings import Equalize, TilePooling
+from tfdetect.core.choices import TilePooling
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.evaluation.stability import REENCODINGS

@@ -1,12 +1,11 @@
 """`tfdetect calibrate`: make P(fake) of a run a probability, and choose its thresholds."""
 
 import sys
+from typing import get_args
 
 from tfdetect.core import cli, console
+from tfdetect.core.choices import CalibrationMethod, TilePooling
 from tfdetect.core.run_command import run_command
-
-METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
-POOLINGS = ("max", "top_pixels")
 
 
 def parser() -> cli.Parser:
@@ -38,10 +37,10 @@ def parser() -> cli.Parser:
     cli.add_split(data, "default: validation; of other images that have no splits, and of "
                   "authentic images alone, all", ("train", "validation", "all"))  # fmt: skip
     how = p.add_argument_group("calibration")
-    how.add_argument("--method", choices=METHODS, default="auto", help="calibration method "
-                     "(default: auto, the one that does best in cross-validation; on up to 100 "
-                     "other images shift, which adds one constant to the logit, unless its 95%% "
-                     "interval contains 0)")  # fmt: skip
+    how.add_argument("--method", choices=get_args(CalibrationMethod), default="auto",
+                     help="calibration method (default: auto, the one that does best in "
+                     "cross-validation; on up to 100 other images shift, which adds one constant "
+                     "to the logit, unless its 95%% interval contains 0)")  # fmt: skip
     how.add_argument("--threshold", metavar="RULE", help="how to choose the verdict threshold: "
                      "balanced (best balanced accuracy), eer, fpr_1, fpr_5, source_fpr_5 (at most "
                      "5%% false positives on sources not seen before), cost, or a number from 0 to "
@@ -57,7 +56,7 @@ def parser() -> cli.Parser:
     how.add_argument("--prior", default="0.5", metavar="P", help="fraction of fakes that P(fake) "
                      "assumes, 0 to 1, or 'validation' for the fraction among the images that "
                      "are calibrated on (default: 0.5)")  # fmt: skip
-    how.add_argument("--tile-pooling", choices=POOLINGS, help="of a run with "
+    how.add_argument("--tile-pooling", choices=get_args(TilePooling), help="of a run with "
                      "the head top_pixels that reads images in tiles, on its own dataset: P(fake) "
                      "of an image is that of the tile most like a fake, or follows from the "
                      "highest pixels of the whole mask (default: as the run has it)")  # fmt: skip

@@ -3,21 +3,10 @@
 import sys
 
 from tfdetect.core import cli, console
+from tfdetect.core.choices import FUSIONS
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_command import run_command
 from tfdetect.core.text import shell_command
-
-FUSIONS = {
-    "stacked": "logistic regression on the members' calibrated logits",
-    "mean": "mean of the members' logits",
-    "weighted": "weighted mean of the logits",
-    "logistic": "stacked, with regularization",
-    "greedy": "greedy selection, from many runs",
-    "gated": "weights that depend on the image, for members trained on different data",
-    "fisher": "Fisher's method on how unusual each member's score is, for members that look for "
-    "different traces",
-    "dense": "one dense unit on the members' P(fake), trained with Adam for 10 epochs",
-}
 
 
 def parser() -> cli.Parser:

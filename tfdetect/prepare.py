@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from tfdetect.core import cli, console
+from tfdetect.core.choices import Background
 from tfdetect.core.data_settings import Resize
 from tfdetect.core.run_command import continuing, run_command
 from tfdetect.core.text import counted, shell_command
@@ -50,7 +51,7 @@ def parser() -> cli.Parser:
                       help="remove the background: keep only what a mask maker of 'tfdetect "
                       f"synthesize' finds, one of {', '.join(FOREGROUND_MASKS)}. Images in which "
                       "it finds nothing are left out")  # fmt: skip
-    what.add_argument("--background", default="gray", choices=("gray", "keep"),
+    what.add_argument("--background", default="gray", choices=get_args(Background),
                       help="with --foreground: fill the background with gray (128), or keep it, to "
                       "compare with the same images (default: gray)")  # fmt: skip
     add_mask_inputs(what, FOREGROUND_MASKS)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
 from tfdetect.core import console, storage
+from tfdetect.core.choices import Background
 from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.process import allowed_cores
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
     from tfdetect.auditing.fixes import FixedDataset
     from tfdetect.data.prepare_dataset import Prepared
-    from tfdetect.synthesis.foreground import Background
     from tfdetect.synthesis.settings import Settings as SynthesisSettings
-
-BACKGROUNDS = ("gray", "keep")  # what takes the place of a background
 
 
 @checked
@@ -177,8 +175,8 @@ def prepare(
             raise UserError(
                 "--foreground takes no --spark: its network runs in the command itself."
             )
-    if background not in BACKGROUNDS:
-        raise unknown("background", background, BACKGROUNDS)
+    if background not in get_args(Background):
+        raise unknown("background", background, get_args(Background))
     if shard_mebibytes <= 0:
         raise UserError(f"shard_mebibytes must be above 0. Received: {shard_mebibytes}.")
     plan = plan_of(dataset, None, None, (), data_dir, authentic)

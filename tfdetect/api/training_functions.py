@@ -18,6 +18,7 @@ from tfdetect.api.arguments import (
     text_of,
 )
 from tfdetect.core import console
+from tfdetect.core.choices import FUSIONS
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.open_run import find_unfinished, new_run_path
@@ -214,7 +215,7 @@ def ensemble(
     Raises:
         UserError: the runs do not fit together.
     """
-    from tfdetect.fusion.fusions import FUSIONS, FusionSettings
+    from tfdetect.fusion.fusions import FusionSettings
     from tfdetect.fusion.members import open_members
 
     if fusion not in FUSIONS:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core import registry
+from tfdetect.core.choices import TilePooling
 from tfdetect.core.documents import Document
 from tfdetect.core.plugins import registered
 
@@ -16,7 +17,6 @@ Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 RESIZING_BIAS = 0.00137
 
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
-TilePooling = Literal["max", "top_pixels"]  # see light.numpy_tiles.pool_tiles
 TILE_OVERLAP = 4  # neighboring tiles overlap by at least a side divided by this
 TILE_BATCH = 16  # tiles predicted together, so that memory does not grow with the image
 TOP_PIXELS = 200  # one of so many pixels of an image gives its verdict, with top_pixels

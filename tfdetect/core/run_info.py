@@ -4,7 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from tfdetect.core.data_settings import Data, Equalize, Resize, TilePooling
+from tfdetect.core.choices import TilePooling
+from tfdetect.core.data_settings import Data, Equalize, Resize
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.spec import MaskChannel
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
+from tfdetect.core.choices import CalibrationMethod
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.evaluation.calibration import METHODS as FITTED
 from tfdetect.evaluation.operating_points import POINTS
 
-METHODS = ("auto", *FITTED, "shift", "none")
+METHODS = get_args(CalibrationMethod)
 DEFAULT_PRIOR = 0.5
 DEFAULT_EMPTY_MASKS = 0.9  # of authentic images
 

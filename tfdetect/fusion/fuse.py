@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.choices import FUSIONS
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
@@ -18,7 +19,7 @@ from tfdetect.fusion.fine_tune import fine_tune
 from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
 from tfdetect.fusion.fusion_report import worse_than_best_member, write_report
 from tfdetect.fusion.fusion_results import FusedNetwork, FusionResult
-from tfdetect.fusion.fusions import FUSIONS, Fusion, FusionSettings, fit_fusion
+from tfdetect.fusion.fusions import Fusion, FusionSettings, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
 from tfdetect.fusion.network import FusionNetwork

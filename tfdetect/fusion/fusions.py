@@ -26,7 +26,6 @@ from tfdetect.fusion.gated_fusion import fit_gate
 from tfdetect.fusion.linear_fusions import fit_greedy, fit_regression, fit_weighted
 from tfdetect.fusion.scores import MemberScores
 
-FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher", "dense")
 CROSS_FIT_FOLDS = 5
 _MIN_WEIGHT = 0.01  # of the largest weight; a member with less is removed
 
@@ -36,7 +35,7 @@ class FusionSettings:
     """How an ensemble is made.
 
     Attributes:
-        fusion: the fusion that becomes the detector, one of `FUSIONS`.
+        fusion: the fusion that becomes the detector, one of `core.choices.FUSIONS`.
         masks: whether to fuse predicted masks, too.
         batch_size: images per step.
         epochs: the number of epochs of fine-tuning the whole fused detector; 0 for none.
@@ -55,7 +54,7 @@ class Fusion:
     """A fitted fusion: fused logit = sum of weight x logit / temperature, plus bias.
 
     Attributes:
-        name: one of `FUSIONS`.
+        name: one of `core.choices.FUSIONS`.
         temperatures: the temperatures of the M members, float [M].
         weights: the weights of the members, float [M]. Those of a gated fusion are all equal, and
             multiply its logit.
@@ -104,7 +103,7 @@ def fit_fusion(name: str, scores: MemberScores) -> Fusion:
     The fused logits of mean, weighted, greedy and gated are calibrated by a temperature, too.
 
     Args:
-        name: one of `FUSIONS`.
+        name: one of `core.choices.FUSIONS`.
         scores: the scores of images that the members were not trained on.
     """
     weights = scores.weights()
@@ -143,7 +142,7 @@ def cross_fit(name: str, scores: MemberScores) -> np.ndarray | None:
     """Return the logit of each image by a fusion that was fitted without the group of the image.
 
     Args:
-        name: one of `FUSIONS`.
+        name: one of `core.choices.FUSIONS`.
         scores: the scores of all images.
 
     Returns:

@@ -3,16 +3,16 @@
 import threading
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tfdetect.core import registry
+from tfdetect.core.choices import Background
 from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import Photo, random_generator
 
-Background = Literal["gray", "keep"]
 GRAY = 128  # level of all three colors of a removed background
 
 

@@ -25,7 +25,7 @@ from tfdetect.core.run_command import run_command
 from tfdetect.data import splits
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.check_catalog import too_many_unusable
-from tfdetect.data.plan import locate_dataset
+from tfdetect.data.locate import locate_dataset
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.train import main as train_command

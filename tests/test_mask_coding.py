@@ -18,9 +18,10 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.examples import has_mask
 from tfdetect.data.loading import load_images, native_images
+from tfdetect.data.locate import locate_dataset
 from tfdetect.data.mask_files import compare_sizes
 from tfdetect.data.masks import check_masks, coverage_by_class
-from tfdetect.data.plan import locate_dataset, make_plan
+from tfdetect.data.plan import make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
 from tfdetect.data.sources import image_source, mask_source

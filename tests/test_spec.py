@@ -13,7 +13,8 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.shipped_documents import package_folder
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.build_catalog import build_catalog
-from tfdetect.data.plan import data_flags, locate_dataset, make_plan
+from tfdetect.data.locate import locate_dataset
+from tfdetect.data.plan import data_flags, make_plan
 
 
 @pytest.mark.parametrize("name", [p.stem for p in package_folder("data_specs").glob("*.yaml")])

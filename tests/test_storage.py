@@ -26,8 +26,8 @@ from tfdetect.core.open_run import open_run
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run_writer import updating
 from tfdetect.core.text import user_path
-from tfdetect.data.locate import present_roots
-from tfdetect.data.plan import find_data, locate_dataset, make_plan
+from tfdetect.data.locate import locate_dataset, present_roots
+from tfdetect.data.plan import find_data, make_plan
 
 RUN = Path(__file__).parent.parent / "saved_models" / "cifake_small_resnet"
 

@@ -132,7 +132,7 @@ def test_a_long_name_is_cut_and_stays_its_own(tmp_path, name):
 
 def test_names_of_any_bytes_and_length_reach_the_decoder(tmp_path):
     from tfdetect.data.build_catalog import build_catalog
-    from tfdetect.data.plan import locate_dataset
+    from tfdetect.data.locate import locate_dataset
     from tfdetect.data.sources import image_source
 
     names = [

@@ -52,7 +52,7 @@ def audit(
     Raises:
         UserError: no usable image is there.
     """
-    from tfdetect.data.plan import locate_dataset
+    from tfdetect.data.locate import locate_dataset
 
     spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
     spec = spec.with_values(max_pixels=max_pixels)

@@ -10,8 +10,8 @@ from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import printable
 from tfdetect.data.catalog import Catalog, changed_counts
-from tfdetect.data.locate import find_roots, present_roots
-from tfdetect.data.plan import check_classes_fit, locate_dataset, with_splits_of
+from tfdetect.data.locate import find_roots, locate_dataset, present_roots
+from tfdetect.data.plan import check_classes_fit, with_splits_of
 
 
 def evaluation_data(

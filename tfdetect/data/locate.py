@@ -1,4 +1,4 @@
-"""Find the folder of a dataset: by --data-dir, the environment, the cache, or a download."""
+"""Find the folder of a dataset: by its name, --data-dir, the environment, the cache, a download."""
 
 import os
 from collections.abc import Mapping
@@ -7,15 +7,46 @@ from pathlib import Path
 
 from tfdetect.core import addresses, console, manifest, storage
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.class_order import RunClasses
 from tfdetect.core.disk import disk_error
 from tfdetect.core.errors import UserError, first_line
+from tfdetect.core.load_spec import load_spec
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.core.walk import Walk
+from tfdetect.data import hubs
 
 _BATCH = 500  # paths that are matched at a time
 ENVIRONMENT = "TFDETECT_DATA"
+
+
+def locate_dataset(
+    dataset: str,
+    data_dir: Path | None = None,
+    authentic: str | None = None,
+    run_classes: RunClasses | None = None,
+) -> tuple[DatasetSpec, dict[str, Path]]:
+    """Resolve `--dataset` and find its data.
+
+    Args:
+        dataset: a shipped dataset's name or a path.
+        data_dir: folder in which datasets are looked for first.
+        authentic: name of the authentic class of a folder, if the folder names do not tell.
+        run_classes: given if the data are to evaluate a run; see `load_spec`.
+
+    Returns:
+        The spec, and the folder of the dataset, or of each part of a union, by its name.
+    """
+    spec, folders = load_spec(unpacked(dataset), authentic, run_classes, data_dir is not None)
+    return spec, find_roots(spec, folders, data_dir)
+
+
+def unpacked(dataset: str) -> str:
+    """Return the dataset after parts of TensorFlow Datasets and Hugging Face are unpacked."""
+    if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
+        return dataset
+    return "+".join(map(hubs.unpack, dataset.split("+")))
 
 
 def find_roots(

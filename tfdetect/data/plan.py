@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tfdetect.core import console
 from tfdetect.core.addresses import redacted, shown
-from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment
@@ -20,12 +19,11 @@ from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, shell_command
-from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import check_trainable
 from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
-from tfdetect.data.locate import find_roots, present_roots
+from tfdetect.data.locate import find_roots, present_roots, unpacked
 from tfdetect.data.teacher import open_teacher, with_teachers_path
 from tfdetect.data.warm_start import open_parent, warm_experiment, with_replay
 
@@ -88,7 +86,7 @@ def make_plan(
     _check_arguments(dataset, experiment, model, from_run, replay)
     if dataset is None:
         raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folders = load_spec(_unpacked(dataset), authentic, by_name=by_name)
+    spec, folders = load_spec(unpacked(dataset), authentic, by_name=by_name)
     if from_run is None:
         resolved, chosen = _choose_experiment(spec, folders, data_dir, experiment, model, overrides)
     else:
@@ -259,27 +257,6 @@ def find_data(plan: Plan, progress: bool = True, log: console.Log | None = conso
     return catalog
 
 
-def locate_dataset(
-    dataset: str,
-    data_dir: Path | None = None,
-    authentic: str | None = None,
-    run_classes: RunClasses | None = None,
-) -> tuple[DatasetSpec, dict[str, Path]]:
-    """Resolve `--dataset` and find its data.
-
-    Args:
-        dataset: a shipped dataset's name or a path.
-        data_dir: folder in which datasets are looked for first.
-        authentic: name of the authentic class of a folder, if the folder names do not tell.
-        run_classes: given if the data are to evaluate a run; see `load_spec`.
-
-    Returns:
-        The spec, and the folder of the dataset, or of each part of a union, by its name.
-    """
-    spec, folders = load_spec(_unpacked(dataset), authentic, run_classes, data_dir is not None)
-    return spec, find_roots(spec, folders, data_dir)
-
-
 def roots_of(plan: Plan) -> dict[str, Path]:
     """Return the folder of the planned dataset, or of each part of a union, by its name."""
     return find_roots(plan.spec, plan.folders, plan.data_dir)
@@ -363,10 +340,3 @@ def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
             "authentic with --authentic, or list the classes of its dataset spec in the run's "
             "order."
         )
-
-
-def _unpacked(dataset: str) -> str:
-    """Return the dataset after parts of TensorFlow Datasets and Hugging Face are unpacked."""
-    if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
-        return dataset
-    return "+".join(map(hubs.unpack, dataset.split("+")))

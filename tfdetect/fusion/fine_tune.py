@@ -1,7 +1,7 @@
 """Fine-tune a whole fused detector on the training split."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -52,7 +52,8 @@ def fine_tune(
     rng = np.random.default_rng(0)
     # Keras does not know the number of batches, because unreadable images are left out.
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-    best = _validation_loss(detector, views, catalog, batch_size)
+    predict = tf.function(lambda parts: predict_views(detector, parts), autograph=False)
+    best = _validation_loss(predict, views, catalog, batch_size)
     best_weights = detector.get_weights()
     log(f"before fine-tuning: validation log-loss {best:.4f}")
     for epoch in range(settings.epochs):
@@ -70,7 +71,7 @@ def fine_tune(
 
         stream = view_dataset(image_source(catalog, rows.take(order)), views, batch_size)
         detector.fit(stream.map(batch), epochs=1, shuffle=False, verbose=0)
-        loss = _validation_loss(detector, views, catalog, batch_size)
+        loss = _validation_loss(predict, views, catalog, batch_size)
         log(f"fine-tuning, epoch {epoch + 1} of {settings.epochs}: validation log-loss {loss:.4f}")
         if loss < best:
             best, best_weights = loss, detector.get_weights()
@@ -101,11 +102,20 @@ def _weights(rows: pa.Table) -> np.ndarray:
 
 
 def _validation_loss(
-    detector: keras.Model, views: Sequence[View], catalog: Catalog, batch_size: int
+    predict: Callable[[tuple[tf.Tensor, ...]], tf.Tensor],
+    views: Sequence[View],
+    catalog: Catalog,
+    batch_size: int,
 ) -> float:
-    """Return the balanced log-loss of P(fake) on the validation split."""
+    """Return the balanced log-loss of P(fake) on the validation split.
+
+    Args:
+        predict: returns class probabilities, float32 [B, C], of the views of images.
+        views: the views.
+        catalog: the dataset.
+        batch_size: images per step.
+    """
     rows = catalog.split("validation")
-    predict = tf.function(lambda parts: predict_views(detector, parts), autograph=False)
     weights, fake = _weights(rows), rows["label"].to_numpy() > 0
     total = weight = 0.0
     for index, images in view_dataset(image_source(catalog, rows), views, batch_size):

@@ -3,15 +3,13 @@
 They are those of `imaging.degradations`, by the same names; single values may differ by one.
 """
 
-import io
 import math
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from tfdetect.light.normal import normal
-from tfdetect.light.resample import resize
+from tfdetect.light.resample import encoded, resize
 
 _CHUNK = 2**18  # normal numbers that are drawn at once
 _ROWS = 16  # that are blurred at once
@@ -31,20 +29,12 @@ def reencoded(image: np.ndarray, name: str) -> np.ndarray:
     return _KINDS[kind](image, float(strength))
 
 
-def _saved(image: np.ndarray, kind: str, quality: float) -> np.ndarray:
-    options = {"subsampling": "4:2:0"} if kind == "JPEG" else {}
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, kind, quality=round(quality), **options)
-    with Image.open(buffer) as decoded:
-        return np.asarray(decoded.convert("RGB"))
-
-
 def _jpeg(image: np.ndarray, quality: float) -> np.ndarray:
-    return _saved(image, "JPEG", quality)
+    return encoded(image, "JPEG", round(quality))
 
 
 def _webp(image: np.ndarray, quality: float) -> np.ndarray:
-    return _saved(image, "WEBP", quality)
+    return encoded(image, "WEBP", round(quality))
 
 
 def _scale(image: np.ndarray, factor: float) -> np.ndarray:

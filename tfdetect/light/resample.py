@@ -137,8 +137,23 @@ def equalize(image: np.ndarray, settings: Equalize) -> np.ndarray:
     slack = [max(length - side, 0) // 8 for length in image.shape[:2]]
     top, left = (8 * min(int((each + 1) * 0.5), each) for each in slack)
     crop = image[top : top + side, left : left + side]
+    return encoded(crop, "JPEG", settings.middle_quality)
+
+
+def encoded(image: np.ndarray, kind: str, quality: int) -> np.ndarray:
+    """Encode an image and decode it again.
+
+    Args:
+        image: uint8 [H, W, 3].
+        kind: "JPEG", with chroma subsampling 4:2:0, or "WEBP".
+        quality: 1 to 100.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    options = {"subsampling": "4:2:0"} if kind == "JPEG" else {}
     buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=settings.middle_quality, subsampling="4:2:0")
+    Image.fromarray(image).save(buffer, kind, quality=quality, **options)
     with Image.open(buffer) as decoded:
         return np.asarray(decoded.convert("RGB"))
 

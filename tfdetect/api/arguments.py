@@ -250,7 +250,7 @@ def own_run(run: RunLike, output: str | Path | None = None) -> Run:
     return replace(run, path=own) if given is run else open_run(own)
 
 
-def runs_of(runs: Sequence[RunLike]) -> list[Run]:
+def runs_of(runs: RunLike | Sequence[RunLike]) -> list[Run]:
     """Return several runs, opened where folders were given; one alone is a list of one."""
     if not isinstance(runs, str | Path | Run | Iterable):
         raise UserTypeError(f"Runs are folders or runs. Received: {shortened(runs)}.")

@@ -83,7 +83,7 @@ def benchmark(
         raise UserError(f"Name at least one suite: {', '.join(list_benchmarks())}.")
     whole = [load_suite(name) for name in names]
     chosen = [suite.choose(tuple(subsets)) for suite in whole]
-    opened = runs_of(runs)  # type: ignore[arg-type]
+    opened = runs_of(runs)
     if not opened:
         raise UserError("Give at least one run.")
     folder = user_path(output)

@@ -94,7 +94,6 @@ def evaluate(
         raise UserError("--streaming is for --spark MASTER, which is missing.")
     if streaming and videos is not None:
         raise UserError("--streaming takes no --videos.")
-    splits = [splits] if isinstance(splits, str) else splits
     job = prepare_evaluation(
         run, dataset, data_dir, authentic, output, label=label, max_pixels=max_pixels
     )

@@ -147,9 +147,7 @@ def prepare_training(
         elif resume:
             path = find_unfinished(user_path(output), plan.experiment, name)
         else:
-            wanted = plan.experiment.name if name is None else name
-            said = log if name is None else console.warn
-            path = new_run_path(user_path(output), wanted, said)
+            path = _new_path(output, name, plan.experiment.name, log)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     import_tensorflow()  # what follows takes seconds to import, so mistakes are said before
@@ -227,8 +225,7 @@ def ensemble(
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
         )
-    said = log if name is None else console.warn
-    path = new_run_path(user_path(output), "ensemble" if name is None else name, said)
+    path = _new_path(output, name, "ensemble", log)
     check_writable(path.parent)
 
     from tfdetect.fusion.fusion_data import find_fusion_data
@@ -272,10 +269,23 @@ def convert(
     from tfdetect.core.load_experiment import load_model, override
 
     experiment = override(load_model(model), override_texts(overrides))
-    said = console.log if name is None else console.warn
-    path = new_run_path(user_path(output), f"{model}_published" if name is None else name, said)
+    path = _new_path(output, name, f"{model}_published", console.log)
     check_writable(user_path(output))
     import_tensorflow()
     from tfdetect.models.convert_run import convert_run
 
     return convert_run(Path(weights), experiment, path, None if names is None else Path(names))
+
+
+def _new_path(output: str | Path, name: str | None, default: str, log: console.Log) -> Path:
+    """Return the path of a new run.
+
+    Args:
+        output: folder for runs.
+        name: the name that the caller gave; if it is taken, that is worth a warning.
+        default: the name where none was given.
+        log: called with a message if that one is taken.
+    """
+    if name is None:
+        return new_run_path(user_path(output), default, log)
+    return new_run_path(user_path(output), name, console.warn)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import tfdetect
 from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import staged, write_text
+from tfdetect.core.files import staged, write_json
 from tfdetect.core.locks import locked
 from tfdetect.core.text import counted
 from tfdetect.spark.partitions import MAX_ITEMS, divide
@@ -183,7 +183,7 @@ def _begin(
         ):
             for start, end in pairwise(bounds):
                 writer.write_table(items.slice(start, end - start), int(end - start))
-        write_text(new / MANIFEST, json.dumps(found) + "\n")
+        write_json(new / MANIFEST, found)
 
 
 def _check_same(

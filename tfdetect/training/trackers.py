@@ -21,7 +21,7 @@ import tfdetect
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json
 from tfdetect.core.parsing import read_object
 from tfdetect.core.run import Run
 from tfdetect.core.text import printable
@@ -192,7 +192,7 @@ class Trackers(keras.callbacks.Callback):
         if self._trackers:
             file.parent.mkdir(parents=True, exist_ok=True)
             identities = {each: tracker.identity for each, tracker in self._trackers.items()}
-            write_text(file, json.dumps(identities) + "\n")
+            write_json(file, identities)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}

@@ -43,8 +43,8 @@ class Objective(Monitor):
         """
         part = result.get("masks", {}) if self.is_of_masks else result
         metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}
-        numbers = (metric.get(key) for key in ("value", "low", "high"))
-        value, low, high = (np.nan if number is None else float(number) for number in numbers)
+        found = (metric.get(key) for key in ("value", "low", "high"))
+        value, low, high = (np.nan if number is None else float(number) for number in found)
         return value, *((value, value) if np.isnan(low) else (low, high))
 
     def loss(self, value: float) -> float:

@@ -5,7 +5,6 @@ process ends when the process that started it has ended; started again, it resum
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import RunLockedError, UserError, first_line
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json
 from tfdetect.core.open_run import open_run
 from tfdetect.core.process import stopped_by
 from tfdetect.core.run import Run
@@ -73,7 +72,7 @@ def _run(search: Search, args: argparse.Namespace) -> Outcome:
 def _record(search: Search, outcome: Outcome, remote: bool) -> None:
     """Write how a trial ended into the state of the search, or on another machine into a file."""
     if remote:
-        write_text(search.result_path(outcome.number), json.dumps(asdict(outcome)))
+        write_json(search.result_path(outcome.number), asdict(outcome))
     else:
         search.store.finish(outcome)
 

@@ -18,7 +18,7 @@ from tfdetect.data.build_catalog import build_catalog
 from tfdetect.data.loading import image_dataset, read_files, view_dataset
 from tfdetect.data.sampling import StratifiedOrder
 from tfdetect.data.sources import Files
-from tfdetect.data.strata import CONSTANT, Replay, find_strata
+from tfdetect.data.strata import NO_CURRICULUM, Replay, find_strata
 from tfdetect.data.training_data import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part
@@ -220,7 +220,7 @@ def uneven(tmp_path):
     return f"{tmp_path / 'one'}+{tmp_path / 'two'}"
 
 
-def uneven_stream(name, batch_size=16, curriculum=CONSTANT, replay=None, **settings):
+def uneven_stream(name, batch_size=16, curriculum=NO_CURRICULUM, replay=None, **settings):
     spec, folders = load_spec(name)
     catalog = build_catalog(spec, folders, progress=False)
     table = catalog.split("train")

@@ -1,5 +1,6 @@
 """`tfdetect serve`: detect over HTTP, with a page for people and an interface for programs."""
 
+import os
 import socket
 import sys
 from contextlib import suppress
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import Terminated
 from tfdetect.core.run_command import run_command
 
@@ -46,7 +48,7 @@ def parser() -> cli.Parser:
     limits = p.add_argument_group("limits")
     for name, default, text in (
         ("max-file-mib", 50, "largest size of a file in MiB"),
-        ("max-pixels", 100_000_000, "largest size of an image in pixels"),
+        ("max-pixels", MAX_PIXELS, "largest size of an image in pixels"),
         ("max-files", 20, "largest number of images in one request"),
         (
             "queue-size",
@@ -67,8 +69,6 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-
-    import os
 
     from tfdetect.api.shipped import served_runs
     from tfdetect.core.documents import validate

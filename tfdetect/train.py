@@ -1,6 +1,7 @@
 """`tfdetect train`: train a detector on a dataset and leave a run."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,6 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-
-    import os
 
     from tfdetect.api.training_functions import prepare_training, run_training
     from tfdetect.core.cluster import parse_cluster

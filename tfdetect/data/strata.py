@@ -10,7 +10,7 @@ from tfdetect.core.errors import unknown
 from tfdetect.core.training_settings import Curriculum
 from tfdetect.data.examples import Annotations
 
-CONSTANT = Curriculum()  # none: the same shares all the time
+NO_CURRICULUM = Curriculum()  # the same fractions all the time
 
 
 @dataclass(frozen=True)

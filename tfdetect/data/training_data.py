@@ -18,7 +18,7 @@ from tfdetect.data.examples import Annotations, Examples, annotations_of, exampl
 from tfdetect.data.loading import ExampleLoader, fits_in_memory, load_images
 from tfdetect.data.masks import check_masks
 from tfdetect.data.sampling import Sampler
-from tfdetect.data.strata import CONSTANT, Replay, strata_of
+from tfdetect.data.strata import NO_CURRICULUM, Replay, strata_of
 from tfdetect.data.training_stream import TrainingStream
 
 
@@ -30,7 +30,7 @@ def training_data(
     batch_size: int,
     seed: int,
     with_masks: bool = False,
-    curriculum: Curriculum = CONSTANT,
+    curriculum: Curriculum = NO_CURRICULUM,
     replay: Replay | None = None,
     answers: np.ndarray | None = None,
 ) -> TrainingStream:
@@ -123,7 +123,7 @@ def stream_of(
     classes: int,
     batch_size: int,
     seed: int,
-    curriculum: Curriculum = CONSTANT,
+    curriculum: Curriculum = NO_CURRICULUM,
     replay: Replay | None = None,
 ) -> TrainingStream:
     """Compose a training stream of examples, sampler, loader and finisher.

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from tfdetect.core.documents import Document
+from tfdetect.core.limits import MAX_PIXELS
 
 MEBIBYTE = 2**20
 
@@ -26,7 +27,7 @@ class ServerSettings(Document):
     """
 
     max_file_mib: int = Field(50, ge=1)
-    max_pixels: int = Field(100_000_000, ge=1)
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
     max_files: int = Field(20, ge=1)
     queue_size: int = Field(64, ge=1)
     batch_size: int = Field(4, ge=1)

@@ -59,7 +59,7 @@ class FitResult:
 
 
 def set_seed_and_precision(
-    experiment: Experiment, devices: Devices, log: console.Log = print
+    experiment: Experiment, devices: Devices, log: console.Log = console.log
 ) -> str:
     """Set seed, determinism and precision, before a model is built.
 
@@ -91,7 +91,7 @@ def fit(
     devices: Devices,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    log: console.Log = print,
+    log: console.Log = console.log,
     parent: Run | None = None,
     finish_interrupted: bool = True,
     reporters: Sequence[keras.callbacks.Callback] = (),

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import tfdetect
-from tfdetect.api.arguments import RunLike, checked, override_texts
+from tfdetect.api.arguments import RunLike, override_texts
+from tfdetect.api.checked import checked
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_command import run_command
 from tfdetect.train import main as train_main

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdetect.api.arguments import RunLike, checked, path_of, runs_of
+from tfdetect.api.arguments import RunLike, path_of, runs_of
+from tfdetect.api.checked import checked
 from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
+from tfdetect.api.arguments import path_of, plan_of, writing_on
+from tfdetect.api.checked import checked
 from tfdetect.core import console, storage
 from tfdetect.core.choices import Background
 from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown

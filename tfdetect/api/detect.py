@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.api.arguments import RunLike, checked, run_of
+from tfdetect.api.arguments import RunLike, run_of
+from tfdetect.api.checked import checked
 from tfdetect.api.loaded_run import LoadedRun
 from tfdetect.api.predictions import Predictions
 from tfdetect.core.limits import MAX_PIXELS

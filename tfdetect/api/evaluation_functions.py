@@ -8,16 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.api.arguments import (
-    RunLike,
-    checked,
-    own_run,
-    path_of,
-    run_of,
-    runs_of,
-    text_of,
-    writing_on,
-)
+from tfdetect.api.arguments import RunLike, own_run, path_of, run_of, runs_of, text_of, writing_on
+from tfdetect.api.checked import checked
 from tfdetect.api.evaluation_job import prepare_evaluation
 from tfdetect.api.results import EvaluationResults, Results
 from tfdetect.core import console

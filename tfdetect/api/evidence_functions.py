@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import checked
+from tfdetect.api.checked import checked
 from tfdetect.api.detect import Detector
 from tfdetect.core import addresses, console, storage
 from tfdetect.core.errors import UserError

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tfdetect.api.arguments import RunLike, checked, own_run, path_of, writing_on
+from tfdetect.api.arguments import RunLike, own_run, path_of, writing_on
+from tfdetect.api.checked import checked
 from tfdetect.api.evaluation_job import prepare_evaluation, writing_results
 from tfdetect.api.results import Results
 from tfdetect.core import console

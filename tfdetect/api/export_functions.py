@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.api.arguments import RunLike, checked, own_run, path_of, run_of
+from tfdetect.api.arguments import RunLike, own_run, path_of, run_of
+from tfdetect.api.checked import checked
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run_writer import updating
 

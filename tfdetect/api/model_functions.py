@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Overrides, checked, override_texts, plain
+from tfdetect.api.arguments import Overrides, override_texts, plain
+from tfdetect.api.checked import checked
 from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run_command import lacks_memory

@@ -7,14 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import (
-    Overrides,
-    checked,
-    gpus_of,
-    override_texts,
-    path_of,
-    plan_of,
-)
+from tfdetect.api.arguments import Overrides, gpus_of, override_texts, path_of, plan_of
+from tfdetect.api.checked import checked
 from tfdetect.core import console
 from tfdetect.core.files import check_writable
 from tfdetect.core.open_run import open_run

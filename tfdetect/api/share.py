@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tfdetect.api.arguments import RunLike, checked, run_of
+from tfdetect.api.arguments import RunLike, run_of
+from tfdetect.api.checked import checked
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.model_hubs import (

@@ -7,14 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.api.arguments import (
-    Overrides,
-    checked,
-    gpus_of,
-    override_texts,
-    plan_of,
-    writing_on,
-)
+from tfdetect.api.arguments import Overrides, gpus_of, override_texts, plan_of, writing_on
+from tfdetect.api.checked import checked
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tfdetect.api.arguments import (
     Overrides,
     RunLike,
-    checked,
     gpus_of,
     override_texts,
     path_of,
@@ -17,6 +16,7 @@ from tfdetect.api.arguments import (
     runs_of,
     text_of,
 )
+from tfdetect.api.checked import checked
 from tfdetect.core import console
 from tfdetect.core.choices import FUSIONS
 from tfdetect.core.errors import UserError, unknown

@@ -202,6 +202,8 @@ def test_a_name_that_is_taken_gets_a_number_and_that_is_said(tmp_path, capsys):
         "mine was begun and can be continued (--resume), so this run is written to "
         in capsys.readouterr().err
     )
+    with pytest.raises(UserError, match="Choose another name than 'mine.partial'"):
+        new_run_path(tmp_path, "mine.partial")
 
 
 def test_logits_are_finite_and_invertible():

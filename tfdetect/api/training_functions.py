@@ -23,7 +23,7 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.open_run import find_unfinished, new_run_path
 from tfdetect.core.quiet import import_tensorflow
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import Run, final_path
 from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def prepare_training(
     if virtual_devices is not None and virtual_devices < 1:
         raise UserError(f"--virtual-devices must be at least 1. Received: {virtual_devices}.")
     if resume and not isinstance(resume, bool):
-        path = Path(resume)
-        path = path.with_name(path.name.removesuffix(PARTIAL))
+        path = final_path(Path(resume))
         plan = load_plan(path)
     else:
         plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic, from_run, replay)

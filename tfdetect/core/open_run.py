@@ -12,7 +12,7 @@ from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run
 from tfdetect.core.packages import full_command
 from tfdetect.core.parsing import read_object, read_text, read_yaml
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import PARTIAL, Run, final_path, partial_path
 from tfdetect.core.run_info import SCHEMA_VERSION, RunInfo
 from tfdetect.core.run_migration import migrate_info
 from tfdetect.core.shipped_runs import SHIPPED, run_containing, run_folder
@@ -52,7 +52,7 @@ def open_run(path: str | Path) -> Run:
 
 def _no_folder(path: Path) -> UserError:
     """Return the error for a path at which there is no run folder."""
-    if path.with_name(path.name + PARTIAL).is_dir():
+    if partial_path(path).is_dir():
         return _unfinished(path)
     if path.exists():
         run = run_containing(path)
@@ -152,13 +152,17 @@ def new_run_path(output: Path, name: str, log: console.Log = console.log) -> Pat
         log: called with a line that says so, if the name is taken.
 
     Raises:
-        UserError: the name is empty, or a path.
+        UserError: the name is empty, a path, or that of an unfinished run.
     """
     checked_name(name, "the run")
+    if name.endswith(PARTIAL):
+        raise UserError(
+            f"The names of unfinished runs end with {PARTIAL}. Choose another name than {name!r}."
+        )
     number = 1
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")
-        if not exists(path) and not path.with_name(path.name + PARTIAL).exists():
+        if not exists(path) and not partial_path(path).exists():
             if number > 1:
                 first = output / name
                 why = "exists" if exists(first) else "was begun and can be continued (--resume)"
@@ -197,7 +201,7 @@ def find_unfinished(output: Path, experiment: Experiment, name: str | None) -> P
     text = experiment.to_yaml()
     same = [folder for folder in found if _has_text(folder / "experiment.yaml", text)]
     if name is not None:
-        same = [folder for folder in same if folder.name.removesuffix(PARTIAL) == name]
+        same = [folder for folder in same if final_path(folder).name == name]
     if not same:
         others = ", ".join(str(f) for f in found) or "none"
         called = "" if name is None else f" called {name}"
@@ -206,4 +210,4 @@ def find_unfinished(output: Path, experiment: Experiment, name: str | None) -> P
             f"{others}). Name one with --resume RUN, or leave --resume out."
         )
     latest = max(same, key=lambda folder: folder.stat().st_mtime)
-    return latest.with_name(latest.name.removesuffix(PARTIAL))
+    return final_path(latest)

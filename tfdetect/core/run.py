@@ -54,6 +54,16 @@ LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep every pixel
 MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel where no mask is shown
 
 
+def partial_path(path: Path) -> Path:
+    """Return where a run is written until it is finished, by its final path."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def final_path(path: Path) -> Path:
+    """Return the final path of a run, by that path or by its `partial_path`."""
+    return path.with_name(path.name.removesuffix(PARTIAL))
+
+
 class SideLimits(NamedTuple):
     """The sizes of images that a detector was made for, in pixels.
 

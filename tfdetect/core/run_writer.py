@@ -24,7 +24,7 @@ from tfdetect.core.files import (
 from tfdetect.core.locks import acquire, locked, release
 from tfdetect.core.open_run import read_run
 from tfdetect.core.process import deferred_signals
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import Run, partial_path
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import from_os
 
@@ -163,7 +163,7 @@ class RunWriter:
 
     def __init__(self, path: Path):
         self.final = path
-        self.path = path.with_name(path.name + PARTIAL)
+        self.path = partial_path(path)
         self._lock: FileLock | None = None
 
     def acquire(self) -> None:

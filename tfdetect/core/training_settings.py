@@ -267,6 +267,11 @@ class Training(Document):
     export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
 
+    @property
+    def total_epochs(self) -> int:
+        """Number of epochs of the whole training, of all stages together."""
+        return sum(stage.epochs for stage in self.stages) or self.epochs
+
     def steps_of_epoch(self, images: int) -> int:
         """Return the number of batches in one epoch.
 

@@ -14,7 +14,7 @@ from tfdetect.core.load_experiment import load_experiment, load_model, override,
 from tfdetect.core.load_spec import load_spec, means_shipped
 from tfdetect.core.open_run import nearest_run, read_run
 from tfdetect.core.parsing import read_yaml
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import Run, final_path, partial_path
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
@@ -219,7 +219,7 @@ def load_plan(path: Path) -> Plan:
         NothingToDo: the run is complete.
         UserError: there is no such run.
     """
-    partial = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
+    partial = partial_path(final_path(path))
     folder = partial if partial.is_dir() else path
     if not (folder / "experiment.yaml").is_file() or not (folder / "run.json").is_file():
         raise UserError(f"There is no unfinished run at {path}.{nearest_run(path)}")

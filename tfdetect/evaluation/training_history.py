@@ -83,7 +83,7 @@ def not_learned(run: Run, results: SplitResults) -> list[str]:
         tries.insert(0, "more epochs (training.epochs)")
     if experiment.model.weights == "none":
         tries.append("pretrained weights (model.weights)")
-    planned = sum(stage.epochs for stage in training.stages) or training.epochs
+    planned = training.total_epochs
     ended_early = run.info.status == "complete" and (run.info.epochs or planned) < planned
     if training.early_stopping is not None and ended_early and run.info.diverged is None:
         tries.append("more epochs without improvement (training.early_stopping)")

@@ -64,7 +64,7 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
     splits = np.array(table["split"].to_pylist())
     if not (splits == "test").any():
         raise UserError(
-            f"A matrix measures every detector on test images, and {catalog.name} has no test "
+            f"Every detector is measured on test images, and {catalog.name} has no test "
             "split: its folders or its table name splits, and none of them is test. Put images "
             "into test/, or name no splits, so that all three are carved."
         )

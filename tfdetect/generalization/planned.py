@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from tfdetect.core import console
 from tfdetect.core.provenance import command_line
-from tfdetect.core.run import PARTIAL
+from tfdetect.core.run import partial_path
 from tfdetect.core.text import counted
 from tfdetect.data.describe import describe_counts
 from tfdetect.generalization.train_matrix import Trainings, finished_run, run_path
@@ -45,9 +45,9 @@ def plan_each(trainings: Trainings, folder: Path) -> Planned:
     rows: list[PlannedTraining] = []
     for name, (plan, part) in trainings.items():
         path, training = run_path(folder, name), plan.experiment.training
-        is_begun = path.is_dir() or path.with_name(path.name + PARTIAL).is_dir()
+        is_begun = path.is_dir() or partial_path(path).is_dir()
         is_finished = finished_run(path, plan, part) is not None
-        epochs = sum(stage.epochs for stage in training.stages) or training.epochs
+        epochs = training.total_epochs
         steps = training.steps_of_epoch(part.split("train").num_rows)
         rows.append({
             "name": name, "images": describe_counts(plan.spec, part), "epochs": epochs,

@@ -8,7 +8,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import is_finished, open_run, read_run
 from tfdetect.core.provenance import command_line
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import Run, partial_path
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import check_trainable
@@ -165,7 +165,7 @@ def finished_run(path: Path, plan: Plan, part: Catalog) -> Run | None:
     Raises:
         UserError: it, or an unfinished one, is of other data or another experiment.
     """
-    for folder in (path, path.with_name(path.name + PARTIAL)):
+    for folder in (path, partial_path(path)):
         if not (folder / "run.json").is_file():
             continue
         run = read_run(folder)

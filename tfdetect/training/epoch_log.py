@@ -47,7 +47,7 @@ class EpochLog(keras.callbacks.Callback):
         self._shown = _SHOWN | ({"val_accuracy": "accuracy of the class"} if classes > 2 else {})
         if windows:
             self._shown |= {"val_mask_iou": "mask IoU on one window of each image"}
-        self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
+        self._epochs = training.total_epochs
         self._log = log
         self._began = 0.0
         self._stack: ExitStack | None = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tfdetect.core.array_files import load_array
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import read_run
-from tfdetect.core.run import PARTIAL
+from tfdetect.core.run import partial_path
 
 STATE_FILE = Path("state", "last.npz")  # in the folder of a run; see `TrainState`
 
@@ -26,7 +26,7 @@ def trained_so_far(path: Path) -> Trained:
     Args:
         path: the path of the finished run; an unfinished one is found beside it.
     """
-    for folder in (path, path.with_name(path.name + PARTIAL)):
+    for folder in (path, partial_path(path)):
         try:
             info = read_run(folder).info
             if info.epochs is not None:

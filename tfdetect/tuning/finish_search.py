@@ -7,7 +7,7 @@ from pathlib import Path
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.open_run import is_finished, open_run
-from tfdetect.core.run import PARTIAL
+from tfdetect.core.run import partial_path
 from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search
@@ -65,7 +65,7 @@ def retrain(
             "--name."
         )
     flags: dict[str, object] = {"resume": path}
-    if not path.is_dir() and not path.with_name(path.name + PARTIAL).is_dir():
+    if not path.is_dir() and not partial_path(path).is_dir():
         flags = {"experiment": best, "output": output, "name": path.name, **search.train_flags}
         flags["data_dir"] = flags["data_dir"] or data_dir
     flags |= {"gpus": gpus, "gpu_memory_limit": memory_limit}

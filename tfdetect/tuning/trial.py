@@ -144,7 +144,7 @@ class TrialPruner:
         """
         self._store, self._settings, self._number = search.store, search.settings, number
         training = experiment.training
-        self._last_epoch = sum(stage.epochs for stage in training.stages) or training.epochs
+        self._last_epoch = training.total_epochs
         self._direction = monitor_of(training).direction
         # The unchanged experiment is never pruned: other trials are compared with it.
         self._exempt = number == 0 and search.settings.baseline

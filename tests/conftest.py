@@ -19,9 +19,13 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # oneDNN's allocator keeps what large models used, which is gigabytes after many tests.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-# Less work for the compiler of Java, which else takes half of a short job of Spark.
+# Less work for Java's compiler and verifier of classes, which else take most of a short Spark job.
 for _name in ("SPARK_LAUNCHER_OPTS", "SPARK_SUBMIT_OPTS"):
-    os.environ.setdefault(_name, "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    os.environ.setdefault(
+        _name,
+        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
+        "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote",
+    )
 
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -197,7 +197,7 @@ def test_without_a_network_the_error_says_what_to_download(here, monkeypatch, ca
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name, folder in (("TFDETECT_CACHE", "c"), ("KAGGLEHUB_CACHE", "k"), ("KERAS_HOME", "h")):
         monkeypatch.setenv(name, str(here / folder))
-    monkeypatch.setattr(demo, "PAIRS", 24)
+    monkeypatch.setattr(demo, "PAIRS", 18)  # few enough to be inspected in this process
     code, _, error = call("train", ["--dataset", "cifake"], capsys)
     assert code == 2 and "Traceback" not in error
     for piece in ("kaggle.com/datasets/birdy654", "--data-dir", "TFDETECT_DATA"):
@@ -331,18 +331,18 @@ sys.exit(main(["train", *dry_run]))
 def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     """Results to stdout, messages to stderr; --json is one document; pipes get no colors."""
     monkeypatch.setenv("TFDETECT_CACHE", str(here / "c"))
-    monkeypatch.setattr(demo, "PAIRS", 24)
+    monkeypatch.setattr(demo, "PAIRS", 18)  # few enough to be inspected in this process
     arguments = ("--dataset", "demo", "--dry-run", "--set", "training.epochs=3", "--set",
                  "training.early_stopping=2", "--set", "training.monitor=auc")  # fmt: skip
     code, out, error = call("train", arguments, capsys)
     assert "stops after 2 epochs without a better validation AUC" in out
-    assert code == 0 and "3 epochs, each 9 batches of 32 images" in out, error
-    assert "train 144 authentic + 144 altered" in out and "parameters" in out
+    assert code == 0 and "3 epochs, each 7 batches of 32 images" in out, error
+    assert "train 108 authentic + 108 altered" in out and "parameters" in out
     assert "epochs: 3" not in out and len(out.splitlines()) == 9
-    one = ("--set", "training.batch_size=144", "--set", "training.epochs=1",
+    one = ("--set", "training.batch_size=108", "--set", "training.epochs=1",
            "--set", "training.early_stopping=null")  # fmt: skip
     code, out, error = call("train", [*arguments, *one, "--show-config"], capsys)
-    assert code == 0 and "1 epoch, each 2 batches of 144 images" in out, error
+    assert code == 0 and "1 epoch, each 2 batches of 108 images" in out, error
     assert "  epochs: 1\n" in out
     mistake, message = MISTAKES["a GPU that is not there"]
     commands = [json.dumps(command) for command in (mistake, [*arguments, "--json"])]
@@ -355,9 +355,9 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     assert message in refused and len(refused.strip().splitlines()) < 8, refused
     assert "Traceback" not in refused
     found = json.loads(done.stdout)
-    assert found["counts"]["train"] == {"authentic": 144, "altered": 144}
+    assert found["counts"]["train"] == {"authentic": 108, "altered": 108}
     assert found["parameters"] > 0 and found["experiment"]["training"]["epochs"] == 3
-    assert "144 authentic + 144 altered" in error and "\x1b" not in error
+    assert "108 authentic + 108 altered" in error and "\x1b" not in error
     # None of TensorFlow's messages, only our own.
     ours = (
         "Experiment demo",

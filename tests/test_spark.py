@@ -30,7 +30,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.data import parallel
 from tfdetect.evaluation import prediction_tables
-from tfdetect.spark import dataset_jobs, executor, job, partitions
+from tfdetect.spark import dataset_jobs, executor, job, partitions, session
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "saved_models" / "cifake_small_resnet"
@@ -211,6 +211,7 @@ def test_spark_gives_the_table_of_one_machine(tmp_path, monkeypatch, capsys, spa
     assert Path("spark.csv").read_bytes() == Path("plain.csv").read_bytes()
     assert len(list(Path("spark.csv.parts", "parts").iterdir())) == 3
     # All parts are there: the same command needs no Spark, and another one is refused.
+    monkeypatch.setattr(session._Start, "run", lambda *_: pytest.fail("Spark starts"))
     Path("spark.csv").unlink()
     assert call("predict", [*arguments, "--spark", "spark://nowhere:1"], capsys)[0] == 0
     assert Path("spark.csv").read_bytes() == Path("plain.csv").read_bytes()

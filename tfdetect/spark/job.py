@@ -84,6 +84,15 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / PARTS / f"{number:05d}.parquet"
 
 
+def has_all_parts(folder: Path) -> bool:
+    """Return whether a folder holds a job and a file for each of its parts, whole or not."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return all(part_path(folder, number).is_file() for number in range(len(found["rows"])))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Lock the job in a folder, so that no other command works on it at the same time.

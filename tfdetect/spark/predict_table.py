@@ -18,7 +18,7 @@ from tfdetect.core.text import from_os, user_path
 from tfdetect.data.image_files import ImageFiles, find_images
 from tfdetect.evaluation import prediction_tables
 from tfdetect.light.onnx_detector import light_detector
-from tfdetect.spark.job import Job, alone, file_stamps, open_job
+from tfdetect.spark.job import Job, alone, file_stamps, has_all_parts, open_job
 from tfdetect.spark.run_job import run_job
 from tfdetect.spark.run_tasks import ONNX, TENSORFLOW, PredictFiles, run_digest
 from tfdetect.spark.session import starting_spark
@@ -87,7 +87,8 @@ def predict_to_table(
             "machines see: give it with --spark-dir."
         )
     folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
-    with starting_spark(cluster, f"tfdetect predict {run.name}") as session:
+    name, at_once = f"tfdetect predict {run.name}", not has_all_parts(folder)
+    with starting_spark(cluster, name, at_once) as session:
         found = find_images(images)
         if found.repeated or (progress and found.noteworthy):
             console.log(found.describe())

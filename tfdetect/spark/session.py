@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def starting_spark(cluster: SparkCluster, name: str) -> Iterator[Callable[[], "SparkSession"]]:
+def starting_spark(
+    cluster: SparkCluster, name: str, at_once: bool = True
+) -> Iterator[Callable[[], "SparkSession"]]:
     """Start Spark in a thread, yield a function that returns its session, and stop it at the end.
 
     The function waits until Spark has started, and raises a `UserError` if it cannot: pyspark or
@@ -29,15 +31,25 @@ def starting_spark(cluster: SparkCluster, name: str) -> Iterator[Callable[[], "S
     Args:
         cluster: the cluster to run on.
         name: the name of the job on the pages of Spark.
+        at_once: whether Spark starts in the background now, or only when the function is called,
+            where it is probably not needed.
     """
     start = _Start(cluster, name)
     with ThreadPoolExecutor(1, "spark") as thread, tempfile.TemporaryFile() as noise:
-        session = thread.submit(start.run, noise)
+        started: list[Future[SparkSession]] = []
+
+        def session() -> "SparkSession":
+            if not started:
+                started.append(thread.submit(start.run, noise))
+            return started[0].result()
+
+        if at_once:
+            started.append(thread.submit(start.run, noise))
         try:
-            yield session.result
+            yield session
         finally:
             start.stop()
-            wait([session])
+            wait(started)
 
 
 class _Start:

@@ -1,4 +1,4 @@
-"""Read NumPy files, which may be damaged or contain something else."""
+"""Write NumPy files, and read those that may be damaged or contain something else."""
 
 import zipfile
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import checksum
 from tfdetect.core.packages import full_command
@@ -41,6 +42,12 @@ def load_array(path: Path, mapped: bool = False, dtype: Any = None) -> Any:
     if dtype is not None and (array.dtype != dtype or array.ndim != 1):
         raise ValueError(f"it holds no list of {dtype} but {array.dtype} {list(array.shape)}")
     return array
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as a .npy file, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def damaged_part(run: Path, name: str, error: OSError | ValueError) -> UserError:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdetect.core.array_files import damaged_part, load_array
-from tfdetect.core.disk import replacing
+from tfdetect.core.array_files import damaged_part, load_array, save_array
 
 FILE = "domain.npy"
 MAX_COMPONENTS = 32
@@ -63,8 +62,7 @@ class FeatureDistance:
 
     def save(self, folder: Path) -> None:
         """Write mean and components into a run's folder as float32 [1 + k, F], atomically."""
-        with replacing(folder / FILE) as temporary:
-            np.save(temporary, np.concatenate([self.mean[None], self.components]))
+        save_array(folder / FILE, np.concatenate([self.mean[None], self.components]))
 
     @classmethod
     def load(cls, folder: Path, rest: float) -> "FeatureDistance":

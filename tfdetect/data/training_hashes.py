@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdetect.core import console
-from tfdetect.core.array_files import damaged_part, load_array
-from tfdetect.core.disk import replacing
+from tfdetect.core.array_files import damaged_part, load_array, save_array
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
@@ -79,8 +78,7 @@ class TrainingHashes:
 
     def save(self, folder: Path) -> int:
         """Write the hashes into a run's folder, atomically; return the number of bytes written."""
-        with replacing(folder / FILE) as temporary, temporary.open("wb") as file:
-            np.save(file, self.table)
+        save_array(folder / FILE, self.table)
         return (folder / FILE).stat().st_size
 
     @classmethod

@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
-from tfdetect.core.array_files import load_array
+from tfdetect.core.array_files import load_array, save_array
 from tfdetect.core.columns import Column, numbers_of, with_columns
-from tfdetect.core.disk import replacing
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 
@@ -50,8 +49,7 @@ class CrossFitting:
 
     def save(self, folder: Path) -> None:
         """Write the file into the folder of a run."""
-        with replacing(folder / FILE) as temporary, temporary.open("wb") as file:
-            np.save(file, self.table)
+        save_array(folder / FILE, self.table)
 
     @classmethod
     def load(cls, folder: Path) -> "CrossFitting | None":

@@ -14,7 +14,7 @@ from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import capitalized, counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.check_catalog import too_many_unusable
-from tfdetect.data.splits import TRAIN, few_images, few_of_a_class
+from tfdetect.data.splits import TRAIN, few_images, few_of_a_class, split_numbers
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
 NOTE, CAUTION, UNRELIABLE = "note", "caution", "unreliable"
@@ -340,7 +340,7 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
 def _split_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Yield findings about splits that are small or unbalanced."""
     labels = table["label"].to_numpy()
-    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
+    splits = split_numbers(table)
     fewest = np.bincount(labels[splits == TRAIN], minlength=len(classes)).min()
     fix = "balance" if fewest >= _MIN_BALANCED else None
     for number, split in enumerate(SPLITS):

@@ -16,7 +16,7 @@ from tfdetect.core.spec import SPLITS
 from tfdetect.core.text import counted, from_os, to_os
 from tfdetect.data.masks import DatasetMasks
 from tfdetect.data.scan_result import LEFT_OUT_SCHEMA
-from tfdetect.data.splits import Carved
+from tfdetect.data.splits import Carved, split_numbers
 from tfdetect.imaging.mask_coding import STANDARD
 
 _BATCH = 65_536  # rows that are held as Python values at once
@@ -169,8 +169,8 @@ def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:
 
 def compacted(table: pa.Table) -> pa.Table:
     """Return the rows of a catalog sorted by split, with repeated texts stored once."""
-    codes = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
-    order = None if (np.diff(codes) >= 0).all() else pa.array(np.argsort(codes, kind="stable"))
+    numbers = split_numbers(table)
+    order = None if (np.diff(numbers) >= 0).all() else pa.array(np.argsort(numbers, kind="stable"))
     names, columns = table.column_names, {}
     shared = table["group"].equals(table["hash"])  # if no group is named
     for name in names:  # one by one, so that little is held twice

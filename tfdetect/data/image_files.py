@@ -189,25 +189,22 @@ def _identity(path: str) -> object:
 
 def _at_address(text: str, path: str) -> ImageFiles:
     """Return the images at an address, as paths of local copies, which need not exist."""
-    found, base, fixed = ImageFiles(), path, []
-    if glob.has_magic(path):
-        parts = Path(path).parts
-        first = next(n for n, part in enumerate(parts) if glob.has_magic(part))
-        base, fixed = os.path.join("", *parts[:first]), list(parts[first:])
+    found = ImageFiles()
+    base, pattern = _divided(path)
     for name, entry in sorted(storage.listing(Path(base)).items()):
         file = os.path.join(base, name) if name else base
-        if fixed and not _matches(name.split("/"), fixed):
+        if pattern and not _matches(name.split("/"), pattern):
             continue
-        if name and not fixed and any(map(is_junk, name.split("/"))):
+        if name and not pattern and any(map(is_junk, name.split("/"))):
             found.other["hidden"] += 1
-        elif name and not fixed and suffix_of(name).lower() not in IMAGE_SUFFIXES:
+        elif name and not pattern and suffix_of(name).lower() not in IMAGE_SUFFIXES:
             found.other[suffix_of(name) or "no suffix"] += 1
         else:
             found.paths.append(file)
             found.entries[file] = entry
     if not found.paths:
         shown = addresses.redacted(text)
-        if fixed:
+        if pattern:
             raise UserError(f"No file matches {shown!r}.")
         found.empty.append(shown)
     return found
@@ -229,14 +226,24 @@ def _files(paths: Iterable[str]) -> ImageFiles:
 
 def _matching(pattern: str) -> list[str]:
     """Return the files that match a pattern; ** stands for any number of folders."""
-    parts = Path(pattern).parts
+    base, parts = _divided(pattern)
     if "**" not in parts:
         return glob.glob(pattern)
-    fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
-    base = os.path.join("", *parts[:fixed])
     walk = Walk(base or ".")
     names = [*walk.paths(), *walk.unusable]
-    return [os.path.join(base, n) for n in names if _matches(n.split("/"), list(parts[fixed:]))]
+    return [os.path.join(base, name) for name in names if _matches(name.split("/"), parts)]
+
+
+def _divided(path: str) -> tuple[str, list[str]]:
+    """Return the folder before the first part of a path that is a pattern, and the parts from it.
+
+    A path without a pattern is such a folder itself.
+    """
+    parts = Path(path).parts
+    first = next((n for n, part in enumerate(parts) if glob.has_magic(part)), None)
+    if first is None:
+        return path, []
+    return os.path.join("", *parts[:first]), list(parts[first:])
 
 
 def _matches(names: list[str], parts: list[str]) -> bool:

@@ -66,6 +66,11 @@ def _why_few(split: str) -> str:
     )
 
 
+def split_numbers(table: pa.Table) -> np.ndarray:
+    """Return the number in `SPLITS` of the split of each row of a catalog, int32 [n]."""
+    return pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
+
+
 def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, Carved]:
     """Add the columns group and split.
 
@@ -236,7 +241,7 @@ def join_copies(table: pa.Table, carved: dict[str, Carved]) -> tuple[pa.Table, l
     if not copied.any():
         return table, []
     names = table["dataset"].cast(pa.string()).combine_chunks().dictionary_encode()
-    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy().copy()
+    splits = split_numbers(table).copy()
     rank = np.array([carved.get(name, Carved.NOTHING) for name in names.dictionary.to_pylist()])
     rank = rank[codes_of(names)]
     rank[(rank == Carved.VALIDATION) & (splits == TEST)] = Carved.NOTHING

@@ -22,7 +22,7 @@ from scipy.special import expit, softmax
 from tfdetect.data.splits import fold_numbers
 from tfdetect.evaluation.calibration import fit_temperature, logit
 from tfdetect.fusion.fisher_fusion import evidence, fit_fisher
-from tfdetect.fusion.gated_fusion import fit_gate
+from tfdetect.fusion.gated_fusion import Gate, fit_gate
 from tfdetect.fusion.linear_fusions import fit_greedy, fit_regression, fit_weighted
 from tfdetect.fusion.scores import MemberScores
 
@@ -71,7 +71,7 @@ class Fusion:
     temperatures: np.ndarray
     weights: np.ndarray
     bias: float
-    gate: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+    gate: Gate | None = None
     tails: tuple[np.ndarray, np.ndarray] | None = None
     on_probabilities: bool = False
 

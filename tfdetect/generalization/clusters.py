@@ -59,7 +59,7 @@ def find_clusters(table: Table) -> Clusters:
     Raises:
         UserError: fewer than 3 generators were trained on alone and tested on.
     """
-    names = [name for name in table if all(name in row for row in table.values())]
+    names = _trained_alone(table)
     if len(names) < MIN_GENERATORS:
         raise UserError(
             f"Clusters need at least {MIN_GENERATORS} generators that a detector was trained on "
@@ -105,8 +105,12 @@ def read_matrix(source: str) -> tuple[str, Table]:
 def clusters_of(cells: Cells) -> Clusters | None:
     """Return the clusters of a matrix by AUC; None if they are not defined."""
     table = _aucs(cells)
-    alone = [name for name in table if all(name in row for row in table.values())]
-    return find_clusters(table) if len(alone) >= MIN_GENERATORS else None
+    return find_clusters(table) if len(_trained_alone(table)) >= MIN_GENERATORS else None
+
+
+def _trained_alone(table: Table) -> list[str]:
+    """Return the generators that a detector was trained on alone and that all were tested on."""
+    return [name for name in table if all(name in row for row in table.values())]
 
 
 def _aucs(cells: Cells) -> Table:

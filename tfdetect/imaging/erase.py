@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfdetect.core.options import Count, Fraction, FractionAbove0
 from tfdetect.imaging.draws import uniform
-from tfdetect.imaging.geometry import fold_in
+from tfdetect.imaging.geometry import fold_in, in_rectangles
 
 
 def random_erasing(
@@ -33,10 +33,8 @@ def random_erasing(
     tall = tf.minimum(tf.sqrt(area * ratio), height)
     wide = tf.minimum(area / tall, width)
     top, left = u[3] * (height - tall), u[4] * (width - wide)
-    rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
-    inside_y = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
-    inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
-    inside = inside_y[:, :, None] & inside_x[:, None] & (u[0] < probability)[:, None, None]
+    inside = in_rectangles((height, width), top, left, tall, wide)
+    inside &= (u[0] < probability)[:, None, None]
     noise = uniform(images.shape, fold_in(seed, 1), 0, 256, tf.int32)
     return tf.where(inside[..., None], tf.cast(noise, tf.uint8), images)
 

@@ -275,6 +275,25 @@ def _take_both(
     return take(images, rows, columns), None if masks is None else take(masks, rows, columns)
 
 
+def in_rectangles(
+    size: tuple[int, int], top: tf.Tensor, left: tf.Tensor, tall: tf.Tensor, wide: tf.Tensor
+) -> tf.Tensor:
+    """Return which pixels are inside of a rectangle, for each image of a batch.
+
+    Args:
+        size: (height, width) of the images in pixels.
+        top, left: float32 [B], where the rectangle begins.
+        tall, wide: float32 [B], its sides.
+
+    Returns:
+        bool [B, H, W].
+    """
+    rows, columns = (tf.range(side, dtype=tf.float32) for side in size)
+    down = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
+    across = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    return down[:, :, None] & across[:, None]
+
+
 @tf.function(jit_compile=True, autograph=False)
 def take(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Return rows and columns of each image.

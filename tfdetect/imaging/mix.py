@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfdetect.core.options import Positive
-from tfdetect.imaging.geometry import fold_in
+from tfdetect.imaging.geometry import fold_in, in_rectangles
 from tfdetect.imaging.resampling import to_uint8
 
 
@@ -53,10 +53,7 @@ def cutmix(
     side = tf.sqrt(1 - weights)
     tall, wide = tf.round(side * height), tf.round(side * width)
     top, left = tf.floor(u[0] * (height - tall + 1)), tf.floor(u[1] * (width - wide + 1))
-    rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
-    inside_y = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
-    inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
-    inside = (inside_y[:, :, None] & inside_x[:, None])[..., None]
+    inside = in_rectangles((height, width), top, left, tall, wide)[..., None]
     mixed = tf.where(inside, tf.gather(images, other), images)
     if masks is not None:
         masks = tf.where(inside, tf.gather(masks, other), masks)

@@ -8,7 +8,7 @@ from pydantic import Field
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import FractionBelow1
 from tfdetect.models.bilinear import Bilinear
-from tfdetect.models.networks.blocks import norm
+from tfdetect.models.networks.blocks import norm_relu
 from tfdetect.models.tensors import Tensor
 
 
@@ -103,7 +103,7 @@ def linear(image: Tensor, features: Tensor, maps: list) -> dict:
 def _unit(x: Tensor, channels: int, name: str, size: int = 3, strides: int = 1) -> Tensor:
     x = layers.Conv2D(channels, size, strides=strides, padding="same", use_bias=False,
                       kernel_initializer="he_normal", name=f"{name}_conv")(x)  # fmt: skip
-    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
+    return norm_relu(x, name)
 
 
 def _logits(x: Tensor, image: Tensor, name: str) -> Tensor:

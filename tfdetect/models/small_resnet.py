@@ -7,7 +7,7 @@ from keras import layers
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import Count, Counts, KernelSide
-from tfdetect.models.networks.blocks import norm
+from tfdetect.models.networks.blocks import norm_relu
 from tfdetect.models.tensors import Tensor
 
 
@@ -67,10 +67,6 @@ def residual_tower(
             block_name = f"{name}stage{stage + 1}_block{block + 1}"
             x = _block(x, width, stride if block == 0 else 1, block_name)
     return norm_relu(x, f"{name}top")
-
-
-def norm_relu(x: Tensor, name: str) -> Tensor:
-    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
 
 
 def _conv(x: Tensor, width: int, size: int, stride: int, name: str) -> Tensor:

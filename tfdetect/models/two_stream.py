@@ -5,7 +5,8 @@ from keras import layers
 
 from tfdetect.core.options import Count, Counts
 from tfdetect.models.backbones import Backbone
-from tfdetect.models.small_resnet import norm_relu, residual_tower
+from tfdetect.models.networks.blocks import norm_relu
+from tfdetect.models.small_resnet import residual_tower
 
 
 def two_stream(

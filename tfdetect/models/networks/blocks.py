@@ -15,7 +15,20 @@ def conv(
     bias: bool = False,
     padded: bool = True,
 ) -> Tensor:
-    """Return a convolution of odd size with equal padding on all sides, or without padding."""
+    """Return a convolution.
+
+    Args:
+        x: float [B, H, W, C].
+        filters: number of output channels.
+        size: side of the kernel in pixels, odd.
+        name: name of the layer.
+        strides: pixels from one output to the next.
+        bias: whether it has a bias.
+        padded: whether all sides are padded equally with zeros, or none.
+
+    Returns:
+        float [B, h, w, filters].
+    """
     padding = "same" if padded else "valid"
     if strides > 1 and size == 1:
         # Slicing instead of a stride: oneDNN's gradient of such a convolution of three channels
@@ -37,6 +50,11 @@ def norm(x: Tensor, name: str, affine: bool = True) -> Tensor:
     )(x)
 
 
+def norm_relu(x: Tensor, name: str) -> Tensor:
+    """Return batch normalization and ReLU; `name` begins the names of the layers."""
+    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
+
+
 def conv_norm_relu(
     x: Tensor,
     filters: int,
@@ -46,6 +64,6 @@ def conv_norm_relu(
     bias: bool = False,
     padded: bool = True,
 ) -> Tensor:
-    """Return a convolution, batch normalization and ReLU."""
+    """Return a convolution, batch normalization and ReLU; see `conv`."""
     x = conv(x, filters, size, f"{name}_conv", strides, bias=bias, padded=padded)
-    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
+    return norm_relu(x, name)

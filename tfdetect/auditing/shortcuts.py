@@ -281,6 +281,12 @@ def predictive_value(
     """Return the most frequent value that is at least four times as frequent in one class.
 
     The value must occur in at least ten images and 5% of the class. Continuous traits have none.
+
+    Args:
+        table: the traits of n images.
+        trait: one of them.
+        labels: int [n], the classes of the images.
+        classes: number of classes.
     """
     column = table[trait.columns[0]].combine_chunks()
     if pa.types.is_floating(column.type) and trait.columns != ("quality",):

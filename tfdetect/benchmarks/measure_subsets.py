@@ -32,7 +32,14 @@ MASK_METRICS = {"pixel_f1": "f1", "pixel_iou": "iou_altered", "pixel_auc": "auc"
 def measure_subset(
     suite: Suite, data: SubsetData, protocol: ProtocolName, scores: SubsetScores
 ) -> SubsetResult:
-    """Return what a run scored on one subset under one protocol."""
+    """Return what a run scored on one subset under one protocol.
+
+    Args:
+        suite: the suite.
+        data: the subset; it is not missing.
+        protocol: "published" or "equalized".
+        scores: the run's predictions for it.
+    """
     readable = scores.table.filter(pc.is_null(scores.table["error"]))
     copies = readable["duplicate_of_train"]
     seconds = scores.facts.seconds

@@ -8,7 +8,14 @@ from tfdetect.evaluation.overlays import MIN_SIDE, for_page
 
 
 def picture(image: np.ndarray, alt: str, title: str = "", caption: str = "") -> Picture:
-    """Return an image, uint8 [H, W, 3], as a picture of a page."""
+    """Return an image as a picture of a page.
+
+    Args:
+        image: uint8 [H, W, 3].
+        alt: what the picture shows, for readers who cannot see it.
+        title: what it is, in a few words.
+        caption: how to read it.
+    """
     small = max(image.shape[:2]) <= MIN_SIDE
     return Picture.of_image(for_page(image), alt, title, caption, pixelated=small)
 

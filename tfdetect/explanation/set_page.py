@@ -37,7 +37,17 @@ def set_page(
     features: FeatureMeans,
     figures: Path,
 ) -> str:
-    """Return the page, and write its figures into a directory."""
+    """Return the page, and write its figures into a directory.
+
+    Args:
+        found: what was measured, the content of explanation.json.
+        run: the run.
+        dataset: the name of the dataset.
+        split: the split that was explained.
+        means: mean images and maps by class.
+        features: mean feature maps by class.
+        figures: the directory.
+    """
     for name in ("maps.png", "features.png"):  # of an earlier explanation
         (figures / name).unlink(missing_ok=True)
     height, width = max(run.views, key=lambda view: view.size[0] * view.size[1]).size

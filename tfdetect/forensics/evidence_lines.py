@@ -152,6 +152,7 @@ def _first(kinds: set[str]) -> Says:
 
 
 def editing_line(facts: Sequence[Fact]) -> EvidenceLine:
+    """Return the line on programs that edit images, by a file's metadata."""
     edits = [fact for fact in facts if fact.kind == "edited" and C2PA not in fact.name]
     if not edits:
         return _line("editing_software", NONE_FOUND, "nothing", "no_editing_software")
@@ -171,6 +172,7 @@ def camera_pipeline(facts: Sequence[Fact]) -> Literal["complete", "partial", "no
 
 
 def camera_line(facts: Sequence[Fact]) -> EvidenceLine:
+    """Return the line on what a camera writes into a file, by its metadata."""
     pipeline = camera_pipeline(facts)
     values = {fact.name: fact.value for fact in reversed(facts)}  # the first of a name counts
     told, place, names = values.get("camera (EXIF)", ""), values.get("location (EXIF)"), set(values)
@@ -252,6 +254,7 @@ def _jpeg_regions(history: JpegHistory) -> EvidenceLine:
 
 
 def copies_line(copies: "Copies | None") -> EvidenceLine:
+    """Return the line on copied regions; None where nothing was looked for."""
     if copies is None:
         missing = "Not looked for: OpenCV is not installed (pip install opencv-python-headless)."
         return _line("copies", missing, "nothing")
@@ -280,6 +283,12 @@ def copies_line(copies: "Copies | None") -> EvidenceLine:
 
 
 def detector_line(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
+    """Return the line on the verdict of a detector.
+
+    Args:
+        run: the run that gave the verdict.
+        row: its prediction.
+    """
     words = verdict_words(run, row, unlike=row.get("in_domain") is False)
     authentic = row["verdict"] == run.class_names[0]
     conclusive = not row["inconclusive"] and row.get("in_domain") is not False
@@ -306,6 +315,7 @@ def _measured(run: Run) -> str:
 
 
 def localizer_line(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
+    """Return the line on the mask that a detector predicts; see `detector_line`."""
     fraction = float(row.get("altered_fraction") or 0.0)
     rate = f"localizer.{run.name}"
     unlike = " It was not made for such images." if row.get("in_domain") is False else ""
@@ -320,4 +330,5 @@ def localizer_line(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
 
 
 def enumerated(parts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -141,6 +141,7 @@ def write_curve(values: CurveResult, folder: Path) -> None:
 
 
 def curve_figure(values: CurveResult) -> Figure:
+    """Draw the error over the size with its intervals, each training, and the fitted power law."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
     points, fit = values["points"], values["fit"]

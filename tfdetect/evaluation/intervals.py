@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tfdetect.core.run_results import Interval, Metrics
 from tfdetect.evaluation.metrics import K, Weighted, binary_metrics, class_weights, sums_by_bin
@@ -81,7 +81,7 @@ def of_count(hits: int, count: int) -> Interval:
 
 def wilson(value: float, count: int) -> tuple[float, float]:
     """Return Wilson's interval of a fraction of `count` > 0 images, or of a mean within 0 and 1."""
-    z = stats.norm.ppf((1 + LEVEL) / 2)
+    z = special.ndtri((1 + LEVEL) / 2)
     middle = (value + z**2 / (2 * count)) / (1 + z**2 / count)
     reach = z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
     return max(0.0, middle - reach), min(1.0, middle + reach)
@@ -111,7 +111,7 @@ def complement(fraction: Interval) -> Interval:
 def of_folds(values: Sequence[float]) -> Interval:
     """Return the mean of a metric over two folds or more, with Student's interval of the mean."""
     mean, count = float(np.mean(values)), len(values)
-    student = stats.t.ppf((1 + LEVEL) / 2, count - 1)
+    student = special.stdtrit(count - 1, (1 + LEVEL) / 2)
     reach = student * float(np.std(values, ddof=1)) / np.sqrt(count)
     return {"value": mean, "low": mean - reach, "high": mean + reach}
 
@@ -288,11 +288,11 @@ def _percentiles(values: np.ndarray, value: float, count: int) -> tuple[float, f
     values = values[~np.isnan(values)]
     if count < 2 or np.isnan(value) or not len(values):
         return np.nan, np.nan
-    student = stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt(count / (count - 1))
-    tail = stats.norm.sf(student)
+    student = special.stdtrit(count - 1, (1 + LEVEL) / 2) * np.sqrt(count / (count - 1))
+    tail = special.ndtr(-student)
     below = ((values < value).mean() + (values <= value).mean()) / 2
-    bias = stats.norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
-    shifted = stats.norm.cdf(2 * bias + np.array([-student, student]))
+    bias = special.ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    shifted = special.ndtr(2 * bias + np.array([-student, student]))
     ends = np.quantile(values, [tail, 1 - tail, *shifted])
     return min(ends[0], ends[2], value), max(ends[1], ends[3], value)
 

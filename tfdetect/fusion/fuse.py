@@ -120,7 +120,7 @@ def _describe_network(
     """
     return {
         "inference_cost": measure_inference_cost(
-            members, network.parameters, fused.model, fused.members.views
+            members, network, fused.model, fused.members.views
         ),
         "shared_backbones": [
             [members.names[one], members.names[other]] for one, other in network.shared_backbones

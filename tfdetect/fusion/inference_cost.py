@@ -10,30 +10,32 @@ import tensorflow as tf
 from tfdetect.core.run_info import View
 from tfdetect.fusion.fusion_results import InferenceCost
 from tfdetect.fusion.members import Members
+from tfdetect.fusion.network import FusionNetwork
 from tfdetect.models.inference import predict_views
-from tfdetect.models.saving import load_detector
 
 _BATCH_SIZE = 32
 _ROUNDS = 3  # of which the fastest one is used
 
 
 def measure_inference_cost(
-    members: Members, parameters: list[int], detector: keras.Model, views: Sequence[View]
+    members: Members, network: FusionNetwork, detector: keras.Model, views: Sequence[View]
 ) -> dict[str, InferenceCost]:
     """Return the cost of each member by name, and that of the fused detector as "fused".
 
     Args:
         members: the runs.
-        parameters: the number of parameters of each member.
+        network: their network.
         detector: the fused detector.
         views: the views of an image that the fused detector takes.
     """
     cost: dict[str, InferenceCost] = {
         name: {
             "parameters": count,
-            "images_per_second": _images_per_second(load_detector(run), run.views),
+            "images_per_second": _images_per_second(alone, run.views),
         }
-        for name, run, count in zip(members.names, members.runs, parameters)
+        for name, run, alone, count in zip(
+            members.names, members.runs, network.detectors, network.parameters
+        )
     }
     cost["fused"] = {
         "parameters": detector.count_params(),

@@ -31,7 +31,8 @@ class FusionNetwork:
         features: the features of each member, and color, contrast and sharpness of each view; each
             float32 [B, F].
         masks: mask logits, by index of the member.
-        parameters: number of parameters of each member alone.
+        detectors: the detector of each member alone; they share their weights with the network.
+        parameters: the number of parameters of each.
         shared_backbones: pairs of indices of members whose backbones are equal.
     """
 
@@ -52,6 +53,7 @@ class FusionNetwork:
         self.fake_classes: list[keras.KerasTensor] = []
         self.features: list[keras.KerasTensor] = []
         self.masks: dict[int, keras.KerasTensor] = {}
+        self.detectors: list[keras.Model] = []
         self.parameters: list[int] = []
         self.shared_backbones: list[tuple[int, int]] = []
         self._backbones: dict[tuple[int, str], tuple[int, keras.KerasTensor]] = {}
@@ -61,6 +63,7 @@ class FusionNetwork:
             view_index = members.view_index[index]
             crops = 1 if single else members.views[view_index].crops
             image = _merge_crops(self.inputs[view_index], crops)
+            self.detectors.append(detector)
             self.parameters.append(detector.count_params())
             if predicts_masks(detector):
                 outputs = with_features(detector)(image)

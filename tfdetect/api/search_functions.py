@@ -159,11 +159,6 @@ def search(
     """
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
     from tfdetect.tuning.budget import Budget
-    from tfdetect.tuning.finish_search import finish_search
-    from tfdetect.tuning.finish_search import retrain as train_best
-    from tfdetect.tuning.resources import allocate_slots
-    from tfdetect.tuning.scheduler import best_trial, run_search
-    from tfdetect.tuning.search_folder import create_search
 
     numbers = parse_gpus(gpus_of(gpus))
     parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each
@@ -175,6 +170,13 @@ def search(
         objective=objective, algorithm=algorithm, startup_trials=startup_trials, seed=seed,
         folds=folds, prune=prune, first_epochs=first_epochs, baseline=baseline,
     )  # fmt: skip
+    # A mistake is said before these are imported, which takes a second.
+    from tfdetect.tuning.finish_search import finish_search
+    from tfdetect.tuning.finish_search import retrain as train_best
+    from tfdetect.tuning.resources import allocate_slots
+    from tfdetect.tuning.scheduler import best_trial, run_search
+    from tfdetect.tuning.search_folder import create_search
+
     check_writable(user_path(output))
     default = file_name(f"search-{plan.space.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the search")

@@ -601,23 +601,29 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
 
 
 @pytest.mark.usefixtures("no_exports")
-def test_an_ensemble_tells_which_images_its_members_know(shared_run, tmp_path, capsys):
-    """Test images of the fusion that one member was trained on; the other keeps no hashes."""
-    one, pictures = shared_run
+def test_an_ensemble_tells_which_images_its_members_know(
+    shared_run, trained, pictures, tmp_path, capsys
+):
+    """Test images that one member was trained on; another, of other images, keeps no hashes."""
+    one, its_pictures = shared_run
     root = tmp_path / "mixed"
     for kind, fake in (("real", 0), ("fake", 1)):
         write_images(root / "train" / kind, 30, fake, seed=50)
         write_images(root / "test" / kind, 8, fake, seed=51)
         for number in range(6):  # the same pixels in other files
-            Image.open(pictures / "train" / kind / f"{number:03d}.png").save(
+            Image.open(its_pictures / "train" / kind / f"{number:03d}.png").save(
                 root / "test" / kind / f"copy{number}.png", compress_level=0
             )
     other = train_small(root, tmp_path, name="other", trial=True)
-    run = fuse([one, other], tmp_path / "runs", "--fusion", "mean", "--dataset", str(root))
+    silent = shutil.copytree(trained["small"].path, tmp_path / "silent")
+    assert not (silent / "training_images.npy").exists()  # a trial has none
+    members = [one, other, open_run(silent)]
+    run = fuse(members, tmp_path / "runs", "--fusion", "mean", "--dataset", str(root))
     printed = " ".join(capsys.readouterr().out.split())
     assert "warning: Of 28 test images, small knows 12 from training or selection" in printed
     assert "validation images, small knows" not in printed  # none of them is a copy
-    assert "No hashes of training images" not in printed  # other has the fusion's own splits
+    # Of other, which has the fusion's own splits, hashes are not needed.
+    assert "No hashes of training images are in silent, so it is not known" in printed
     page = (run.path / "fusion.html").read_text()
     assert "Of 28 test images, small knows 12" in page
     assert any("small knows 12" in text for text in run.info.dataset.warnings)
@@ -626,22 +632,15 @@ def test_an_ensemble_tells_which_images_its_members_know(shared_run, tmp_path, c
         assert "small knows 12" in (run.path / name).read_text()
 
     def known(folder):
-        images = [pictures / "train/real/000.png", pictures / "test/real/000.png",
-                  root / "train/real/000.png", root / "test/real/000.png"]  # fmt: skip
+        images = [its_pictures / "train/real/000.png", its_pictures / "test/real/000.png",
+                  root / "train/real/000.png", root / "test/real/000.png",
+                  pictures / "train/real/000.png"]  # fmt: skip
         return [row["duplicate_of_train"]
                 for row in tfdetect.load(folder).predict(images, progress=False)]  # fmt: skip
 
-    assert known(run.path) == [True, False, True, False]
+    assert known(run.path) == [True, False, True, False, False]
     tfdetect.calibrate(run.path, images_in_report=False, log=lambda text: None)
-    assert known(run.path) == [True, False, True, False]  # the members' are not lost
-
-    # A member without hashes that was trained on other images.
-    silent = shutil.copytree(one.path, tmp_path / "silent")
-    (silent / "training_images.npy").unlink()
-    found = fuse([open_run(silent), other], tmp_path / "again", "--dataset", str(root))
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "No hashes of training images are in silent, so it is not known" in printed
-    assert known(found.path) == [False, False, True, False]
+    assert known(run.path) == [True, False, True, False, False]  # the members' are not lost
 
 
 def test_hashes_of_several_runs_are_joined():

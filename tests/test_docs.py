@@ -276,3 +276,20 @@ def test_yaml_in_the_documentation_is_valid(path, tmp_path):
             load_spec(str(file))
         else:
             validate(Experiment, {"name": "any", **document}, block)
+
+
+def test_packages_import_only_those_above_them():
+    page = (ROOT / "docs/how-it-is-built.md").read_text(encoding="utf-8")
+    table = page.partition("| Package | Content |")[2].partition("\n\n")[0]
+    rows = [
+        re.findall(r"`(\w+)(?:/|\.py)`", line.split("|")[1]) for line in table.splitlines()[2:-1]
+    ]
+    level = {name: number for number, names in enumerate(rows) for name in names}
+    folders = {path.parent.name for path in (ROOT / "tfdetect").glob("*/__init__.py")}
+    assert folders | {"train_run"} == set(level)
+    wrong = []
+    for path in (ROOT / "tfdetect").rglob("*.py"):
+        own = path.relative_to(ROOT / "tfdetect").with_suffix("").parts[0]
+        names = re.findall(r"^\s*(?:from|import) tfdetect\.(\w+)", path.read_text("utf-8"), re.M)
+        wrong += [(str(path), n) for n in names if own in level and level.get(n, 0) > level[own]]
+    assert not wrong

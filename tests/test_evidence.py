@@ -16,7 +16,6 @@ from PIL import ExifTags, Image, PngImagePlugin
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
-from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import MaskPrediction
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.verdict_words import verdict_words
@@ -27,6 +26,7 @@ from tfdetect.forensics.evidence_lines import UNSIGNED, error_rates, jpeg_lines
 from tfdetect.forensics.file_metadata import C2PA, Fact, format_of, read_metadata
 from tfdetect.forensics.headline import RULE
 from tfdetect.forensics.jpeg_history import jpeg_history
+from tfdetect.forensics.region_pictures import MaskWriter
 from tfdetect.imaging.photographs import photograph
 from tfdetect.predict import log_copies
 from tfdetect.synthesis.blend import paste, soften

@@ -26,9 +26,9 @@ from servers import SHIPPED, CommandServer
 from tfdetect import serve
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
-from tfdetect.evaluation.overlays import evidence_pictures
 from tfdetect.evaluation.stability import REENCODINGS
 from tfdetect.forensics.evidence import evidence
+from tfdetect.forensics.region_pictures import evidence_pictures
 from tfdetect.imaging.photographs import photograph
 from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding, middleware

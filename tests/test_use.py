@@ -33,12 +33,12 @@ from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.image_files import find_images
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.splits import few_images
-from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns, cpu_batch
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.remeasure import without_calibration
 from tfdetect.evaluation.run_description import facts, input_sentence, measured_sentence
 from tfdetect.evaluation.training_history import read_history
+from tfdetect.forensics.region_pictures import MaskWriter
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.detector import build_detector

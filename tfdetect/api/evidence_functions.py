@@ -94,8 +94,8 @@ def examine_files(
     """
     import numpy as np
 
-    from tfdetect.evaluation.overlays import CopyWriter
     from tfdetect.forensics.evidence import evidence as evidence_of
+    from tfdetect.forensics.region_pictures import CopyWriter
     from tfdetect.imaging.formats import ImageError, read_bytes
     from tfdetect.imaging.pillow import read_rgb
 

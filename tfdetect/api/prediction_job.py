@@ -23,7 +23,7 @@ from tfdetect.core.text import from_os, user_path
 
 if TYPE_CHECKING:
     from tfdetect.api.given_images import GivenImages, Image
-    from tfdetect.evaluation.overlays import MaskWriter
+    from tfdetect.forensics.region_pictures import MaskWriter
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _check_masks(run: Run, folder: Path, images: Image | Iterable[Image]) -> Non
 def _mask_writer(
     folder: str | Path, given: GivenImages, failed: FailedWrites, max_pixels: int
 ) -> MaskWriter:
-    from tfdetect.evaluation.overlays import MaskWriter
     from tfdetect.forensics.copies import find_copies_in_file
+    from tfdetect.forensics.region_pictures import MaskWriter
 
     find_copies = partial(find_copies_in_file, max_pixels=max_pixels)
     return MaskWriter(user_path(folder), given.paths, failed, find_copies)

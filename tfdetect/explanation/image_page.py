@@ -23,7 +23,7 @@ from tfdetect.evaluation.figures import GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.overlays import evidence_pictures, overlay
+from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.predictions import CompiledDetector
 from tfdetect.evaluation.run_description import (
     adaptation_sentence,
@@ -42,6 +42,7 @@ from tfdetect.explanation.maps import ATTENTION
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
 from tfdetect.forensics.evidence import told_once
 from tfdetect.forensics.headline import RULE
+from tfdetect.forensics.region_pictures import evidence_pictures
 
 _LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
 <br><small>{{ line.reliability }}</small></p>

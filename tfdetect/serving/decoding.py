@@ -20,7 +20,8 @@ from PIL import Image
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.run import Run
 from tfdetect.core.shipped_runs import suited
-from tfdetect.evaluation.overlays import evidence_pictures, for_page
+from tfdetect.evaluation.overlays import for_page
+from tfdetect.forensics.region_pictures import evidence_pictures
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.frames import frames_of
 from tfdetect.imaging.pillow import read_rgb

@@ -22,7 +22,7 @@ from tfdetect.evaluation.verdict_words import verdict_words
 from tfdetect.forensics import copy_check
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import evidence, printed, told_once
-from tfdetect.forensics.evidence_lines import UNSIGNED, error_rates, jpeg_lines
+from tfdetect.forensics.evidence_lines import UNSIGNED, copies_line, error_rates, jpeg_lines
 from tfdetect.forensics.file_metadata import C2PA, Fact, format_of, read_metadata
 from tfdetect.forensics.headline import RULE
 from tfdetect.forensics.jpeg_history import jpeg_history
@@ -117,7 +117,10 @@ def test_authentic_patterns_are_no_copies(photo):
     for pixels in (sky, np.clip(stripes, 0, 255), np.full((200, 300, 3), 255.0)):
         assert not find_copies(pixels.astype(np.uint8)).found
     for shape in ((8, 500, 3), (60, 9000, 3)):
-        assert not find_copies(np.zeros(shape, np.uint8)).found
+        small = find_copies(np.zeros(shape, np.uint8))
+        assert not small.found and not small.searched
+        assert copies_line(small).finding.startswith("Not looked for: the image is too small")
+        assert copies_line(small).reliability == ""
 
 
 def test_the_two_halves_of_a_frame_are_no_copies(monkeypatch):

@@ -5,7 +5,7 @@ them at every pixel. OpenCV is needed, so this module is imported when it is fir
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -54,11 +54,13 @@ class Copies:
             seam around it; it is wrong in some cases.
         sources: the regions that they were copied from, bool [H, W].
         found: the copies, the largest first.
+        searched: whether the image was searched; False if it is too small or too narrow.
     """
 
     copied: np.ndarray
     sources: np.ndarray
     found: tuple[Copy, ...]
+    searched: bool = True
 
 
 def search(image: np.ndarray, quality: float | None) -> Copies:
@@ -67,7 +69,7 @@ def search(image: np.ndarray, quality: float | None) -> Copies:
     nothing = Copies(np.zeros(size, bool), np.zeros(size, bool), ())
     factor = min(1.0, MAX_SIDE / max(size))
     if min(size) * factor < MIN_SIDE:
-        return nothing
+        return replace(nothing, searched=False)
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     noise = _compression_noise(gray, quality)
     gray = gray.astype(np.float32)

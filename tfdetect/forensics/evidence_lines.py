@@ -258,6 +258,9 @@ def copies_line(copies: "Copies | None") -> EvidenceLine:
     if copies is None:
         missing = "Not looked for: OpenCV is not installed (pip install opencv-python-headless)."
         return _line("copies", missing, "nothing")
+    if not copies.searched:
+        small = "Not looked for: the image is too small or too narrow."
+        return _line("copies", small, "nothing")
     if not copies.found:
         more = "Copies of smooth areas such as sky, and small ones, are missed."
         return _line("copies", NONE_FOUND, "nothing", "no_copies", more)

@@ -669,7 +669,7 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert "1 of 3" in page and "verdict is fragile" in page
     assert "The range without a verdict, 30% to 60%, stays inconclusive whatever" in page
     assert page.index("this image is called") < page.index("called fake from")  # seen on phones
-    assert "saved as JPEG (quality 75) or shared 2 times" in page
+    assert "saved as JPEG (quality 75) or shared online 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page
     uncalibrated = uncalibrated_of(run).with_threshold(0.5)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import Outcome, outcome
 
-# Copies that look the same to a person, as `imaging.degradations` and, for the server without
-# TensorFlow, `light.reencodings` make them.
+# Copies that show the same picture to a person, as `imaging.degradations` and, for the server
+# without TensorFlow, `light.reencodings` make them.
 REENCODINGS = (
     "jpeg:95", "jpeg:75", "jpeg:50", "webp:75", "scale:0.9", "scale:0.75", "scale:0.5",
     "screenshot:1.25", "blur:1", "noise:3", "crop:0.9", "darker:0.8", "brighter:1.2", "social:1",
@@ -18,8 +18,8 @@ MANY_PIXELS = 3_000_000  # of an image for which a localizer gets `FEW_REENCODIN
 _WORDS = {
     "jpeg": "saved as JPEG (quality {:g})", "webp": "saved as WebP (quality {:g})",
     "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
-    "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
-    "brighter": "brightened to {:.0%}",
+    "noise": "given noise ({:g} of 255)", "crop": "cropped to {:.0%}",
+    "darker": "darkened to {:.0%}", "brighter": "brightened to {:.0%}",
 }  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def reencoding(name: str) -> str:
     """Return a re-encoding such as "jpeg:75" in words."""
     kind, _, strength = name.partition(":")
     if kind == "social":  # what a social network does to an uploaded image
-        return "shared once" if float(strength) == 1 else f"shared {float(strength):g} times"
+        times = "once" if float(strength) == 1 else f"{float(strength):g} times"
+        return f"shared online {times}"
     return _WORDS[kind].format(float(strength))
 
 

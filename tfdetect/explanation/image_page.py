@@ -97,7 +97,7 @@ def image_page(run: Run, found: Examination) -> str:
             html.Section("What to do next", html.text(wording.NEXT_STEPS)),
             html.Section("What the probability means", html.join(*_probability(run, found))),
             html.Section("Does the verdict survive re-encoding?", html.join(
-                html.text("The analysis is repeated on copies of the image that look the same to a "
+                html.text("The analysis is repeated on copies that show the same picture to a "
                           f"person. {_stability(run, found)}"),
                 html.figures([_reencoding_figure(run, found)]),
             )),

@@ -67,7 +67,7 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
     if is_fragile(run, found):
         result.append(
             f"The verdict is fragile: {len(found.changed_by(run))} of {len(found.reencoded)} "
-            "harmless re-encodings change it."
+            "harmless changes of the image change it."
         )
     if found.unseen:
         result.append(found.unseen)

@@ -1,4 +1,4 @@
-"""Copies of an image that look the same to a person, in NumPy and Pillow.
+"""Copies of an image that show the same picture to a person, in NumPy and Pillow.
 
 They are those of `imaging.degradations`, by the same names; single values may differ by one.
 """

@@ -115,6 +115,7 @@ def test_a_person_chooses_files_and_reads_verdicts(small, page):
     assert "in 100" in texts[0] or "score for fake" in texts[0]
     page.get_by_text("Looked for and not found").nth(1).wait_for()
     assert "notes.txt" in texts[2] and "Not an image." in texts[2]
+    assert "Choose another copy of the image" in texts[2] and "100 megapixels" in texts[2]
     page.set_input_files("#files", [upload("large.jpg", bytes(3 * 2**20))])
     assert "larger than 2 MB" in finished(page, 4)[0]
 

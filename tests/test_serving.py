@@ -181,15 +181,20 @@ def test_copies_of_an_image_are_tried(client, served_run):
     ("request_", "status", "text"),
     [
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "multipart"),
-        ({"json": {}}, 422, "images"),
+        ({"json": {}}, 422, "body.images is required."),
+        ({"json": {"images": []}}, 422, "body.images: a list of at least 1 is expected."),
         ({"json": {"images": [{"data": ""}, {"data": "???"}]}}, 422, "body.images.1.data: not"),
-        ({"json": {"images": [{"data": "", "more": 1}]}}, 422, "more"),
+        ({"json": {"images": [{"data": "", "extra": 1}]}}, 422,
+         "body.images.0: 'extra' is not known. Allowed here: name, data."),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
         ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 422, "3 files"),
         ({"files": [("files", (str(n), b"x")) for n in range(40)]}, 400, "files"),
         ({"files": [("files", ("a", bytes(2**20 + 1)))]}, 413, "1 MiB"),
         ({"files": [("files", ("a", b""))], "params": {"model": "other"}}, 404, "small"),
-        ({"files": [("files", ("a", b""))], "params": {"mask": "true"}}, 422, "query.mask"),
+        ({"files": [("files", ("a", b""))], "params": {"mask": "true"}}, 422,
+         "query: 'mask' is not known. Did you mean 'masks'? Allowed here: model, masks."),
+        ({"files": [("files", ("a", b""))], "params": {"masks": "so"}}, 422,
+         "query.masks: true or false is expected. Received: 'so'."),
         ({"files": [("files", ("a", b""))], "data": {"model": "small"}}, 422, "is not a file"),
         ({"content": b"x", "headers": {"content-type": "application/json",
                                        "content-encoding": "gzip"}}, 415, "Compressed"),
@@ -201,6 +206,13 @@ def test_copies_of_an_image_are_tried(client, served_run):
 def test_a_malformed_request_is_told_what_is_wrong(client, request_, status, text):
     answer = client.post("/v1/predict", **request_)
     assert answer.status_code == status and text in answer.json()["error"]
+
+
+def test_a_wrong_address_or_method_is_told_what_there_is(client):
+    assert client.get("/v1/no").json()["error"].startswith("There is no address '/v1/no'. /docs")
+    wrong = client.get("/v1/predict")
+    assert wrong.status_code == 405
+    assert wrong.json()["error"].startswith("/v1/predict does not take GET. Use POST;")
 
 
 @pytest.mark.parametrize(("leaves", "idle", "status"), [(True, 60, None), (False, 60, 503),

@@ -124,6 +124,8 @@ def plain_problem(problem: "ErrorDetails") -> str:
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
         return f"should be {words} {facts[key]:g}"
+    if kind == "too_short" and "min_length" in facts:
+        return f"a list of at least {facts['min_length']} is expected"
     return _PLAIN.get(kind) or problem["msg"].removeprefix("Value error, ")
 
 

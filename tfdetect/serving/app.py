@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 import tfdetect
+from tfdetect.core.text import printable
 from tfdetect.serving.explaining import Explainers
 from tfdetect.serving.middleware import Guard, Metrics
 from tfdetect.serving.page import FOLDER
@@ -51,8 +53,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend.explainers.stop()
 
 
-async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    text, path = str(error.detail), printable(request.url.path)[:200]
+    if text == HTTPStatus.NOT_FOUND.phrase:  # Starlette found no route
+        text = f"There is no address {path!r}. /docs describes those that there are."
+    elif text == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        text = f"{path} does not take {request.method}. Use {allowed}; /docs describes it."
+    return JSONResponse({"error": text}, error.status_code, error.headers)
 
 
 async def _validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -151,7 +151,7 @@ async def evidence(
 async def stability(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
     """Return whether the verdict on one image survives re-encoding, resizing and cropping.
 
-    The analysis is repeated on copies that look the same to a person.
+    The analysis is repeated on copies that show the same picture to a person.
     """
     model = _model_name(backend, query.model)
     upload = await _one_upload(request, backend)
@@ -224,6 +224,7 @@ def page(backend: Shared) -> str:
     runs = [detector.run for detector in backend.service.detectors.values()]
     data = {
         "max_bytes": settings.max_file_mib * MEBIBYTE,
+        "max_pixels": settings.max_pixels,
         "explains": backend.explainers.possible,
     }
     kind = "private" if settings.keep is None else "kept"

@@ -1,18 +1,41 @@
 """The requests and responses of the server, with their descriptions for OpenAPI."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tfdetect.core.documents import plain_problem
+from tfdetect.core.errors import nearest, shortened
 from tfdetect.core.run import Run
 from tfdetect.core.text import printable
 
+# Errors of pydantic about a single short value.
+_VALUE_ERRORS = ("bool_parsing", "bool_type", "string_type", "list_type", "model_type")
 
-class ModelQuery(BaseModel):
-    """Query parameters of a request."""
+
+class _Request(BaseModel):
+    """What a client sends; a key that is not known gets a message that lists those that are."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    known = list(cls.model_fields)
+                    near = nearest(str(key), known)
+                    raise ValueError(
+                        f"{shortened(key)} is not known.{near} Allowed here: {', '.join(known)}."
+                    )
+        return data
+
+
+class ModelQuery(_Request):
+    """Query parameters of a request."""
+
     model: str | None = Field(None, description="name of the run; by default the "
                               "first one or, from a server of the runs that come with tfdetect, "
                               "the one for the size of each image")  # fmt: skip
@@ -32,10 +55,9 @@ class EvidenceQuery(ModelQuery):
                            "is about")  # fmt: skip
 
 
-class ImageData(BaseModel):
+class ImageData(_Request):
     """One image of a JSON request."""
 
-    model_config = ConfigDict(extra="forbid")
     name: str = Field("image", max_length=1000, description="name of the image in the response")
     data: str = Field(description="the file's bytes in base64", json_schema_extra={
         "contentEncoding": "base64",
@@ -43,10 +65,9 @@ class ImageData(BaseModel):
     })  # fmt: skip
 
 
-class PredictRequest(BaseModel):
+class PredictRequest(_Request):
     """A JSON request with images."""
 
-    model_config = ConfigDict(extra="forbid")
     images: list[ImageData] = Field(min_length=1)
 
 
@@ -225,5 +246,9 @@ def first_problem(errors: Sequence[Any], *start: str) -> str:
         errors: the errors, at least one.
         start: the position of what was validated, such as "body".
     """
-    where = ".".join(str(part) for part in (*start, *errors[0]["loc"]))
-    return printable(f"{where}: {errors[0]['msg']}")
+    first = errors[0]
+    where = ".".join(str(part) for part in (*start, *first["loc"]))
+    if first["type"] == "missing":
+        return printable(f"{where} is required.")
+    received = f" Received: {shortened(first['input'])}." if first["type"] in _VALUE_ERRORS else ""
+    return printable(f"{where}: {plain_problem(first).rstrip('.')}.{received}")

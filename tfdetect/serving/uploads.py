@@ -43,11 +43,11 @@ async def read_uploads(
             415, "Send files as multipart/form-data, or JSON with base64 as application/json."
         )
     if not found:
-        raise HTTPException(422, "The request contains no file.")
+        raise HTTPException(422, "The request contains no file. Send images in fields named files.")
     if len(found) > settings.max_files:
         raise HTTPException(
             422, f"The request contains {len(found)} files; at most {settings.max_files} files are "
-            "allowed.",
+            "allowed. Send the others in further requests.",
         )  # fmt: skip
     for each in found:
         if len(each.data) > settings.max_file_mib * MEBIBYTE:
@@ -98,7 +98,7 @@ def _json_uploads(body: bytes) -> list[Upload]:
         try:
             found.append(Upload(each.name, base64.b64decode(each.data, validate=True)))
         except (binascii.Error, ValueError):
-            raise HTTPException(422, f"body.images.{number}.data: not valid base64") from None
+            raise HTTPException(422, f"body.images.{number}.data: not valid base64.") from None
     return found
 
 

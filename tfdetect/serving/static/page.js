@@ -114,7 +114,7 @@ async function analyze(task) {
     const report = (text, fraction) => showProgress(task, text, fraction);
     report(t.working);
     const {row, mask} = await backend.analyze(task, report);
-    if (row.error) showError(task, new Error(row.error));
+    if (row.error) showError(task, new Error(row.error), fill(t.unreadable_hint, {megapixels: +(data.max_pixels / 1e6).toPrecision(3)}));
     else showVerdict(task, row, mask);
   } catch (error) {
     showError(task, error);
@@ -186,12 +186,13 @@ function showProgress(task, text, fraction = null) {
   show(task, "", picture(task), nameOf(task), element("p", {textContent: text}), bar);
 }
 
-function showError(task, error) {
+function showError(task, error, hint = "") {
   const actions = element("div", {className: "actions"}, removeButton(task));
   if (error.retry) actions.prepend(button(t.retry, () => { waiting.push(task); work(); }));
   const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
   show(task, "caution", picture(task), element("h3", {textContent: t.unreadable}), nameOf(task),
-    element("p", {textContent: /[.!?]$/.test(text) ? text : `${text}.`}), actions);
+    element("p", {textContent: /[.!?]$/.test(text) ? text : `${text}.`}),
+    hint ? element("p", {className: "small", textContent: hint}) : "", actions);
 }
 
 function removeButton(task) {

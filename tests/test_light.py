@@ -1,6 +1,7 @@
 """Prediction without TensorFlow gives what TensorFlow gives."""
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -52,6 +53,15 @@ def test_copies_equal_the_degradations():
             assert found.shape == expected.shape and found.dtype == np.uint8, change.name
             difference = np.abs(found.astype(int) - expected)
             assert difference.max() <= 1 and (difference > 0).mean() < 0.001, change.name
+
+
+def test_a_brighter_copy_takes_little_memory():
+    image = np.full((2000, 100, 3), 200, np.uint8)
+    tracemalloc.start()
+    brighter = reencoded(image, "brighter:1.2")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (brighter == 240).all() and peak < 2 * image.nbytes
 
 
 def test_normal_numbers_equal_those_of_tensorflow():

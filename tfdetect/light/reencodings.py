@@ -12,7 +12,7 @@ from tfdetect.light.normal import normal
 from tfdetect.light.resample import encoded, resize
 
 _CHUNK = 2**18  # normal numbers that are drawn at once
-_ROWS = 16  # that are blurred at once
+_ROWS = 16  # that are blurred or brightened at once
 
 
 def reencoded(image: np.ndarray, name: str) -> np.ndarray:
@@ -90,7 +90,10 @@ def _rounded(pixels: np.ndarray) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    return _rounded(image * np.float32(factor))
+    found = np.empty_like(image)
+    for top in range(0, len(image), _ROWS):  # the whole image needs eight times its bytes
+        found[top : top + _ROWS] = _rounded(image[top : top + _ROWS] * np.float32(factor))
+    return found
 
 
 def _social(image: np.ndarray, times: float) -> np.ndarray:

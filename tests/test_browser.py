@@ -141,7 +141,7 @@ def answered(page, row, found, mask=None):
         Image.fromarray(mask).save(file, "PNG")
         row = row | {"mask_png": base64.b64encode(file.getvalue()).decode()}
     lines = [dict(zip(("name", "title", "finding", "says"), each)) for each in LINES]
-    lines = [each | {"reliability": "Seldom wrong."} for each in lines]
+    lines = [each | {"reliability": "Measured. Seldom wrong."} for each in lines]
     evidence = {"path": "photo.jpg", "error": None, "lines": lines, **found}
     page.route("**/v1/predict?*", lambda route: route.fulfill(json={"predictions": [row]}))
     page.route("**/v1/evidence?*", lambda route: route.fulfill(json={"evidence": [evidence]}))
@@ -163,7 +163,8 @@ def test_evidence_names_what_was_not_looked_for_and_repeats_nothing(small, page)
     page.goto(small[0])
     reason = "Looks authentic, says run. There are traces of editing, though."
     trace = "Localizer: run marks 40.2% of the pixels as altered."  # which is among the evidence
-    found = {"headline": "Inconclusive", "tone": "caution", "reasons": [reason, trace]}
+    reasons = [reason, trace, "Seldom wrong."]  # the last one is how reliable the lines are
+    found = {"headline": "Inconclusive", "tone": "caution", "reasons": reasons}
     answered(page, ROW | {"inconclusive": True}, found)
     page.get_by_text("Looked for and not found: 1").wait_for()
     box = page.locator(".evidence")
@@ -173,6 +174,7 @@ def test_evidence_names_what_was_not_looked_for_and_repeats_nothing(small, page)
     )  # without opening anything
     assert "Nothing else was found that speaks for or against the image" in shown
     assert shown.count("Looks authentic") == 1 and "Camera data" not in shown
+    assert shown.count("Seldom wrong.") == 2
     assert box.locator("details dt").all_text_contents() == ["Camera data"]
     page.set_viewport_size({"width": 390, "height": 800})
     page.get_by_text("All figures").click()

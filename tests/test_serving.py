@@ -421,6 +421,10 @@ def test_the_page_explains_a_probability_or_a_score_as_the_runs_have_it():
         assert ("The scores of cifake_small_resnet are not calibrated" in page) == (other in runs)
         flags = [f'"calibrated": {json.dumps(run is calibrated)}' for run in runs]
         assert all(flag in page for flag in flags)
+    assert '"sides": "whose sides have 32 pixels"' in page  # all training images are 32 x 32
+    photos = open_run(SHIPPED / "photo_detector")
+    page = render("index.html", [photos], {}, files="/static/", private="")
+    assert '"sides": "whose shorter side has 213 to 4,480 pixels"' in page
 
 
 def test_the_page_about_an_image(served_run):

@@ -78,8 +78,8 @@ def _model(run: Run, words: Json) -> Json:
     images = run.info.dataset.training_images
     low, _, high = (images and images.shorter_side) or (0, 0, 0)
     sides = f"{low:,}" if low == high else about["from_to"].format(low=low, high=high)
-    if images and images.longer_side:
-        sides = about["longer_too"].format(sides=sides, longest=images.longer_side[2])
+    longest = images.longer_side[2] if images and images.longer_side else None
+    kind = "shorter" if longest is None else "both" if longest == low else "longer_too"
     return {
         "name": run.name,
         "answers": question.format(name=run.name, classes=classes),
@@ -87,7 +87,7 @@ def _model(run: Run, words: Json) -> Json:
         "calibrated": run.info.calibration is not None and run.info.prior is not None,
         "authentic": run.class_names[0],
         "about": _about(run, about),
-        "sides": sides,
+        "sides": about[kind].format(sides=sides, longest=longest),
         "formats": ", ".join(images.formats) if images else "",
     }
 

@@ -251,9 +251,9 @@ function showEvidence(task, box, {headline, tone, reasons, lines, pictures = []}
   const shown = task.item.textContent;
   const before = title.textContent;
   const others = lines.filter(({name}) => name !== "detector");  // its verdict is above
-  const below = new Set(others.flatMap(({title: name, finding, reliability}) => [
-    finding, `${name}: ${finding}`, ...(reliability ? [reliability] : [])]));
-  const said = (each) => shown.includes(each) || below.has(each);
+  const below = others.flatMap(({title: name, finding, reliability}) => [
+    `${name}: ${finding}`, reliability ?? ""]);
+  const said = (each) => [shown, ...below].some((text) => text.includes(each));
   const added = reasons.filter((each) => !said(each));
   const repeated = added.some((each) => each.startsWith(before));
   const more = before === headline ? []

@@ -15,7 +15,8 @@ validation at once.
 Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
 generator (for authentic images their source), style, group and split: "validation" for the
 generators and sources that are left out of training, otherwise "train"; photo_last_look.csv, and
-photo_fresh_look.csv alike, is for a single measurement at the end, whatever its splits say.
+photo_fresh_look.csv and photo_new_look.csv alike, is for a single measurement at the end, whatever
+its splits say.
 OUTPUT/photos.csv lists the images of the styles of which there are authentic images, too:
 snapshots, and with photo_art.csv studio photographs, art and renderings;
 data_specs/photoscale.yaml describes it.
